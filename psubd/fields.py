@@ -1,0 +1,134 @@
+"""The grammar of what clients send: ids, numbers, booleans, queries, JSON (contract, preamble and section 6).
+
+Both ports read their input through here, so that a number or an id means the same wherever it stands. Everything raises the
+`PsubdError` that names the field and what to do; nothing here knows a route.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from psubd.errors import BadBody, BadParameter, PsubdError
+
+T = TypeVar("T")
+
+APPLICATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOPIC_ID = re.compile(r"(?!\.{1,2}\Z)(?!__)[A-Za-z0-9._-]{1,200}")
+GROUP_NAME = TOPIC_ID
+INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+
+JSON_DEPTH = 64
+"""Contract, section 6."""
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+INT64 = 2**63 - 1
+
+
+def application_id(text: str) -> bool:
+    """Whether ``text`` is an application id."""
+    return APPLICATION_ID.fullmatch(text) is not None
+
+
+def topic_id(text: str) -> bool:
+    """Whether ``text`` is a topic id (also: a group's name as a client writes it)."""
+    return TOPIC_ID.fullmatch(text) is not None
+
+
+def integer(text: str, name: str, low: int, high: int, error: type[PsubdError] = BadParameter) -> int:
+    """``text`` as a number from ``low`` to ``high``, both allowed.
+
+    :raises PsubdError: ``error``, naming ``name`` and the range.
+    """
+    if INTEGER.fullmatch(text) is None:
+        raise error(f"{name}: {text[:40]!r} is not a number; send ASCII digits, {low} to {high}")
+    number = int(text)
+    if not low <= number <= high:
+        raise error(f"{name}: {number} is out of range; send {low} to {high}")
+    return number
+
+
+def boolean(text: str, name: str, error: type[PsubdError] = BadParameter) -> bool:
+    """``true`` or ``false``, as written."""
+    if text == "true":
+        return True
+    if text == "false":
+        return False
+    raise error(f"{name}: {text[:40]!r} is not a boolean; send true or false")
+
+
+def choice(text: str, name: str, choices: Iterable[str], error: type[PsubdError] = BadParameter) -> str:
+    """``text`` if it is one of ``choices``."""
+    choices = tuple(choices)
+    if text in choices:
+        return text
+    raise error(f"{name}: {text[:40]!r} is none of {', '.join(choices)}")
+
+
+def decode_component(raw: bytes, *, plus: bool = False) -> str:
+    """One percent-decoded part of a target. :raises UnicodeDecodeError: for bytes that are not UTF-8."""
+    return unquote_to_bytes(raw.replace(b"+", b" ") if plus else raw).decode("utf-8")
+
+
+def query(raw: bytes, known: Mapping[str, bool]) -> dict[str, list[str]]:
+    """The query of a target, each parameter with its values in order.
+
+    :param known: the parameters that the route takes; the value tells whether one may be repeated.
+    :raises BadParameter: for an unknown one, a repeated one, one that is not UTF-8, or a control character.
+    """
+    values: dict[str, list[str]] = {}
+    if not raw:
+        return values
+    for part in raw.split(b"&"):
+        if not part:
+            continue
+        name_raw, _, value_raw = part.partition(b"=")
+        try:
+            name, value = decode_component(name_raw, plus=True), decode_component(value_raw, plus=True)
+        except UnicodeDecodeError:
+            raise BadParameter("the query is not UTF-8; percent-encode UTF-8 bytes") from None
+        if name not in known:
+            takes = ", ".join(known) or "none"
+            raise BadParameter(f"unknown query parameter {name[:40]!r}; this route takes: {takes}")
+        if "\0" in value:
+            raise BadParameter(f"{name}: NUL is not allowed")
+        if name in values and not known[name]:
+            raise BadParameter(f"{name}: sent twice; send it once")
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def check_depth(body: bytes, error: type[PsubdError] = BadBody) -> None:
+    """Refuse JSON that nests deeper than `JSON_DEPTH`, before a parser recurses into it."""
+    if body.count(b"[") + body.count(b"{") <= JSON_DEPTH:
+        return
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(body):
+        token = found.group()
+        if token in (b"[", b"{"):
+            depth += 1
+            if depth > JSON_DEPTH:
+                raise error(f"the JSON nests deeper than {JSON_DEPTH}")
+        elif token in (b"]", b"}"):
+            depth -= 1
+
+
+def json_body(body: bytes, shape: type[T], error: type[PsubdError] = BadBody) -> T:
+    """A JSON body as a value of ``shape`` (a `msgspec.Struct` that forbids unknown fields, usually).
+
+    :raises PsubdError: ``error``, naming the field (``$.partitions``) and what was expected.
+    """
+    check_depth(body, error)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as refused:
+        raise error(str(refused)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise error(f"not JSON in UTF-8: {broken}") from None
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as compact JSON in UTF-8."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,468 @@
+"""What the rooms promise each other, in walking order: the table of contents of psubd.
+
+    publish    wire -> endpoints -> IGate -> IPublisher -> IStorage
+    subscribe  wire -> endpoints -> IGate -> ISubscriber (delivery) <-> IStorage
+    bind       wire -> manager -> IRegistrar -> IRegistry -> IGate (on every node)
+
+All of it runs on the reactor's thread; what blocks lives behind a provider's own threads. A Deferred that is returned may be cancelled where
+that is said; every failure that a client may be told is a `psubd.errors.PsubdError`. Providers are started and stopped by `psubd.compose`,
+in the order in which they depend on each other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import Attribute, Interface
+
+from psubd.errors import PsubdError
+from psubd.model import (
+    Acks,
+    Answer,
+    Application,
+    Binding,
+    Bounds,
+    Commit,
+    CredentialKind,
+    Credentials,
+    Delivery,
+    Elastic,
+    Grant,
+    GroupView,
+    Poll,
+    Position,
+    Record,
+    Replay,
+    ResetTo,
+    Role,
+    Slice,
+    StorageLimits,
+    StoredTopic,
+    Token,
+    Topic,
+    TopicPartition,
+    TopicSpec,
+)
+
+# --- time -----------------------------------------------------------------------------------------------------------------------
+
+
+class IClock(Interface):
+    """Time, handed in by constructor. Two clocks: only `elapsed_ms` may decide how long something lasted."""
+
+    def epoch_ms() -> int:
+        """Wall clock: milliseconds since the epoch. May jump."""
+
+    def elapsed_ms() -> int:
+        """CLOCK_BOOTTIME in milliseconds: never jumps, and counts a suspended host's sleep."""
+
+    def call_later(ms: float, call: Callable[..., Any], *args: Any) -> IDelayedCall:
+        """Call ``call`` in ``ms`` milliseconds or later."""
+
+
+# --- HTTP: what endpoints answer on ---------------------------------------------------------------------------------------------
+
+
+class IExchange(Interface):
+    """One request whose head and body have arrived, within the limits of its route. The wire makes it; an endpoint reads it."""
+
+    method: str = Attribute("The method, upper case.")
+    path: str = Attribute("The path as sent, without the query; for logs.")
+    raw_query: bytes = Attribute("The query as sent, without the question mark; `psubd.fields.query` reads it.")
+    headers: Sequence[tuple[bytes, bytes]] = Attribute("Field lines in order: name in lower case, value without outer blanks.")
+    body: bytes = Attribute("The whole body; gzip undone.")
+    request_id: str = Attribute("The client's own x-request-id if it was sane, else one of ours.")
+    client: str = Attribute("The peer's address, for the audit.")
+    secure: bool = Attribute("Whether it came over TLS.")
+
+    def header(name: bytes) -> bytes | None:
+        """The value of the single-valued header ``name`` (lower case), or None.
+
+        :raises BadHeader: where it was sent twice.
+        """
+
+
+class IOutlet(Interface):
+    """The body of an answer that stays open (`Answer.stream`). The wire makes it, after the head was written."""
+
+    buffered: int = Attribute("Bytes written that the operating system has not taken yet: what a slow client costs.")
+
+    def write(data: bytes) -> None:
+        """Send some of the body. After the connection went away: nothing happens."""
+
+    def finish() -> None:
+        """End the body; the connection may go on."""
+
+    def on_lost(lost: Callable[[], None]) -> None:
+        """Call ``lost`` once when the connection went away, or the server stops, before `finish`."""
+
+
+Endpoint = Callable[..., "Deferred[Answer] | Answer"]
+"""Called with the exchange and the path's parts by keyword. Raises or fails with `PsubdError`; anything else is told as 500 `internal`.
+The wire cancels the Deferred when the client goes away; the endpoint gives back what it holds."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One method of one path.
+
+    :ivar path: a template: ``/v1/pub/{topic}``; a part is one segment, percent-decoded once.
+    :ivar max_body: bytes that the body may have (also after gzip is undone); 0: none is read.
+    :ivar needs_length: a request without ``content-length`` and not chunked is 411.
+    :ivar gzip: whether ``content-encoding: gzip`` is undone; elsewhere any coding is 415.
+    :ivar head: whether HEAD answers as GET does, without the body (only where GET changes nothing).
+    :ivar name: the route's name in metrics and in OpenAPI (``operationId``).
+    :ivar doc: what OpenAPI says of it (manager port).
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    name: str
+    max_body: int = 0
+    needs_length: bool = False
+    gzip: bool = False
+    head: bool = False
+    doc: Any = None
+
+
+# --- access: who may do what ----------------------------------------------------------------------------------------------------
+
+
+class IGate(Interface):
+    """The application border. Reads an in-memory index of the registry's snapshot: nothing here waits."""
+
+    def publisher(shown: Credentials) -> Grant:
+        """Who publishes with these. :raises BadCredentials: one answer for unknown, wrong and ended."""
+
+    def subscriber(shown: Credentials) -> Grant:
+        """Who subscribes with these. :raises BadCredentials:"""
+
+    def may_publish(grant: Grant, topic: str, messages: int, size: int) -> Topic:
+        """The topic, if the grant publishes on it and its rate allows ``messages`` of ``size`` bytes together now.
+
+        :raises TopicNotBound: :raises RateLimited: and takes nothing from the rate then.
+        """
+
+    def may_subscribe(grant: Grant, topics: Sequence[str] | None) -> dict[str, Binding]:
+        """The bindings with ``sub`` granted for ``topics`` (None: all), by the registry of this moment. :raises BadCredentials: where the
+        grant's key has ended or its application is another one now. :raises TopicNotBound: for a topic that is not bound, or where none is
+        left. :raises RateLimited: where all that are asked for are in debt."""
+
+    def watch(application: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after each change of the application, its bindings or their topics (deleted too), and when one of its keys
+        ends. Returns what ends the watch."""
+
+    def spent(application: str, topic: str, messages: int, size: int) -> None:
+        """Take what was delivered from the binding's rate for reading; into debt if need be. `may_subscribe` leaves out the topics that
+        are in debt, and raises RateLimited where none is left."""
+
+    def grant_of(application: str) -> Grant | None:
+        """The application's present standing, without a credential; None: it is not there."""
+
+    def topic(name: str) -> Topic | None:
+        """The registered topic of that name."""
+
+    def bindings_of(topic: str) -> dict[str, Binding]:
+        """The topic's bindings by application."""
+
+
+# --- services: the trade --------------------------------------------------------------------------------------------------------
+
+
+class IPublisher(Interface):
+    """Judges records before the storage sees them, picks their partitions, stores them."""
+
+    def judge(topic: Topic, record: Record) -> Record:
+        """The record with its partition and timestamp set, or the refusal that the request alone can tell.
+
+        :raises TooLarge: over the limit of psubd or of the (adopted) topic, naming it. :raises BadHeader: timestamp or partition out of
+            range, no key on a compacted topic. :raises TopicMissing: the topic is gone from the storage.
+        """
+
+    def publish(records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
+        """Store judged records of one topic, in order; each is answered alone. ``acks`` 0: fired at once, positions not known: an empty list."""
+
+
+class ISubscriber(Interface):
+    """Groups: who gets which message. The rules are in `psubd.delivery`; this drives them with the storage and the clock."""
+
+    def poll(grant: Grant, ask: Poll) -> "Deferred[Delivery]":
+        """Fires as soon as there is one message, or empty after the ask's timeout. Cancelling withdraws the ask.
+
+        Fails with TopicNotBound or BadCredentials the moment the grant no longer holds, TopicMissing, TooManyGroups, StorageUnavailable.
+        """
+
+    def replay(grant: Grant, ask: Replay) -> "Deferred[Delivery]":
+        """Read from a place, without any group. Cancelling withdraws the ask. Fails with OffsetOutOfRange past the end."""
+
+    def groups(application: str | None) -> "Deferred[list[GroupView]]":
+        """All groups of the application (None: of everybody), by name, with the state of each partition."""
+
+    def group(name: str) -> "Deferred[GroupView]":
+        """One group by its full name. Fails with NotFound."""
+
+    def reset(group: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> "Deferred[dict[int, int]]":
+        """Move the group's cursor, in use or not; what is leased there is lost. The new offsets by partition. The registry is written first.
+
+        Fails with BadParameter (no such partition, offset out of the log), TopicNotBound.
+        """
+
+    def forget_group(group: str, actor: str) -> "Deferred[None]":
+        """Delete the group: its cursors and its place in the registry. Polls that wait on it end NotFound. Fails with NotFound."""
+
+
+class IRegistrar(Interface):
+    """Applications, topics, bindings, tokens: every rule of registering them. ``actor`` is who did it, for the audit ("token ci, 10.0.0.7").
+
+    ``if_match``: the version that the caller saw; another one now: VersionMismatch. Fails with NotFound, Exists, InUse, BadBody,
+    RegistryUnavailable, StorageUnavailable, and changes nothing then.
+    """
+
+    def create_application(id: str, name: str, actor: str) -> "Deferred[tuple[Application, dict[str, str]]]":
+        """Make it; the second value holds ``pubkey``, ``secret`` and ``subkey`` in the clear, this once."""
+
+    def rotate(id: str, which: CredentialKind, overlap_s: int, actor: str, if_match: int | None) -> "Deferred[tuple[Application, str]]":
+        """A new key of that kind; the present one ends in ``overlap_s`` seconds, an older one at once. The new key in the clear, this once."""
+
+    def delete_application(id: str, force: bool, actor: str, if_match: int | None) -> "Deferred[dict[str, list[str]]]":
+        """InUse while it owns topics or is bound, unless ``force``: then those go too, and are named: ``topics``, ``bindings``, ``groups``."""
+
+    def create_topic(spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str) -> "Deferred[Topic]":
+        """Make it in the storage, or adopt it as it is there; bind its owner for pub. Exists where it is registered, or where it is in the
+        storage with other partitions than were given."""
+
+    def alter_topic(id: str, changes: Mapping[str, Any], actor: str, if_match: int | None) -> "Deferred[Topic]":
+        """``changes``: partitions (more only), retention_ms, retention_bytes, elastic, config."""
+
+    def delete_topic(id: str, force: bool, data: bool, actor: str, if_match: int | None) -> "Deferred[dict[str, list[str]]]":
+        """InUse while another application is bound or a binding names it as its dead-letter topic, unless ``force``. An adopted topic's data
+        stays unless ``data``."""
+
+    def put_binding(binding: Binding, actor: str, if_match: int | None) -> "Deferred[tuple[Binding, bool]]":
+        """Set the whole binding (its serials are the registrar's). True: it was made. Where ``sub`` is granted now, the application's own
+        group gets its place in the storage first."""
+
+    def delete_binding(application: str, topic: str, actor: str, if_match: int | None) -> "Deferred[None]":
+        """Revoke it; the application's cursors on the topic are forgotten."""
+
+    def create_token(name: str, role: Role, actor: str) -> "Deferred[tuple[Token, str]]":
+        """A manager token; in the clear this once."""
+
+    def delete_token(name: str, actor: str) -> "Deferred[None]":
+        """End it. InUse for the last admin token."""
+
+    def token_of(shown: str) -> Token | None:
+        """Whose token this is, or None."""
+
+
+# --- registry: a small tree with versions ---------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What stands at a path. ``version`` rises with each write of the path, from 1; ``serial`` is that of the change that wrote it last."""
+
+    data: bytes
+    version: int
+    serial: int
+
+
+class Put(msgspec.Struct, frozen=True):
+    path: str
+    data: bytes
+
+
+class Delete(msgspec.Struct, frozen=True):
+    path: str
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One change that was made: ``paths`` in the order written; ``what`` and ``actor`` are for the audit (never a key, hash or payload)."""
+
+    serial: int
+    at_ms: int
+    actor: str
+    what: str
+    paths: tuple[str, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a change writes, all or none. ``what``: one line for the audit, as ``application.created shop``."""
+
+    what: str
+    writes: tuple[Put | Delete, ...]
+
+
+class ISnapshot(Interface):
+    """The whole tree in memory, as of one serial. Paths: ``/applications/<id>``, ``/topics/<id>``, ``/bindings/<application>``,
+    ``/tokens/<name>``, ``/groups/<full name>``, ``/secrets/<name>``; a path has at most 1 MiB of data (ZooKeeper's limit)."""
+
+    serial: int = Attribute("Serial of the last change that it holds; 0: none.")
+
+    def get(path: str) -> Entry | None:
+        """What stands at the path."""
+
+    def children(parent: str) -> Sequence[str]:
+        """The names below ``parent`` ("/applications"), sorted."""
+
+
+class IRegistry(Interface):
+    """The registered things, on one node or many. Changes are numbered by a serial that rises by one, over all nodes."""
+
+    def start() -> "Deferred[None]":
+        """Fires once the first snapshot is there. Fails with ConfigError where it can never work (not writable, a newer schema)."""
+
+    def stop() -> "Deferred[None]":
+        """Fires when all is closed; changes that were begun are finished first."""
+
+    def snapshot() -> ISnapshot:
+        """The tree as this node knows it now. The object is a live view: read what you need, keep nothing."""
+
+    def change(actor: str, plan: Callable[[ISnapshot, int], Plan]) -> "Deferred[Change]":
+        """Make one change. ``plan`` is called with the newest snapshot and the serial that the change will have, and returns what to write;
+        it is pure, and is called again when somebody else wrote in between. What it raises fails the Deferred, and nothing is written.
+
+        Fires after the snapshot here shows the change and the listeners were called. Fails with RegistryUnavailable; where the outcome
+        cannot be told (a lost connection), it is read back first.
+        """
+
+    def sync() -> "Deferred[None]":
+        """Fires when the snapshot here shows every change that had been answered anywhere before the call."""
+
+    def listen(changed: Callable[[Change], None]) -> Callable[[], None]:
+        """Call ``changed`` for every change, after the snapshot shows it, in order. Returns what ends it."""
+
+    def history(after: int) -> Sequence[Change]:
+        """The changes with a greater serial than ``after``, of the last 1,000 that are kept, in order."""
+
+    def trouble() -> str | None:
+        """Why the registry cannot be written now, for ``/ready`` and status; None: it can."""
+
+
+class INodes(Interface):
+    """The nodes that serve together. Alone, one."""
+
+    node_id: str = Attribute("This node's id.")
+    epoch: int = Attribute("Rises with each start of this node, also after a crash; there once the registry has started.")
+
+    def nodes() -> Sequence[Mapping[str, Any]]:
+        """All of them: ``id``, ``version``, ``mode``, ``started_ms``, ``address``, ``eligible``, ``self``."""
+
+
+# --- storage: Kafka or else -----------------------------------------------------------------------------------------------------
+
+
+class IStorage(Interface):
+    """A log per topic and partition, and the groups' places in it. Stateless to read; nothing here knows a tenant.
+
+    Any call may fail with StorageUnavailable (surely not done) or StorageTimeout (may be done), within the storage's own timeout. Records
+    are given and taken in batches; no thread hop a message.
+    """
+
+    limits: StorageLimits = Attribute("Fixed bounds of this storage.")
+
+    def start() -> "Deferred[None]":
+        """Open or reach the storage. Fails with ConfigError where it can never work. A storage that is away is not a failure: it fires, goes on
+        trying, and says so in `trouble`."""
+
+    def stop() -> "Deferred[None]":
+        """Finish what was accepted, then close. Nothing is accepted after the call."""
+
+    def trouble() -> str | None:
+        """Why it cannot serve now, for ``/ready`` and status; None: it can."""
+
+    def create_topic(spec: TopicSpec) -> "Deferred[StoredTopic]":
+        """Make it. Fails with Exists (nothing changed), BadBody (a config that it does not take)."""
+
+    def describe(topics: Sequence[str]) -> "Deferred[dict[str, StoredTopic]]":
+        """What is there now, asked afresh; a topic that is not there is left out."""
+
+    def known(topic: str) -> StoredTopic | None:
+        """What `describe` would say, from memory, for the hot path. None: not there, or not looked at yet: ask `describe`."""
+
+    def grow(topic: str, partitions: int) -> "Deferred[StoredTopic]":
+        """Give the topic so many partitions, more than it has. Fails with TopicMissing, BadBody."""
+
+    def configure(topic: str, changes: Mapping[str, Any]) -> "Deferred[StoredTopic]":
+        """Set ``retention_ms``, ``retention_bytes`` (None: no bound) or ``config`` (a dict of strings). Fails with TopicMissing, BadBody."""
+
+    def delete_topic(topic: str) -> "Deferred[None]":
+        """Delete it with its data. One that is not there: done."""
+
+    def publish(records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
+        """Append judged records (partition set). Per partition in the order given; one record's failure is no other's. ``all``: on stable
+        storage, on every in-sync replica, before it fires. ``0``: fires when accepted, with an empty list."""
+
+    def read(topic: str, partition: int, offset: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
+        """Committed records from ``offset`` on, at once: at least one where there is one, whatever ``max_bytes`` says. An offset before the
+        log's start: from its start; past its end: an empty slice with the bounds. Fails with TopicMissing (also for the partition)."""
+
+    def watch(topic: str, partition: int, offset: int) -> "Deferred[None]":
+        """Fires when a record at ``offset`` or later may be there to read, at once where one is; also when the topic went away or grew.
+        Cancel to withdraw it. Cheap: tens of thousands may wait."""
+
+    def bounds(topic: str) -> "Deferred[dict[int, Bounds]]":
+        """First and end offset of every partition. Fails with TopicMissing."""
+
+    def offset_at(topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
+        """For every partition the first offset whose record's timestamp is ``timestamp`` (ms) or later; its end where there is none."""
+
+    def commit(group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
+        """Keep the group's places, durably; the failed ones with why. All that a group has to say goes in one call."""
+
+    def committed(group: str) -> "Deferred[dict[TopicPartition, Commit]]":
+        """All places of the group that are kept."""
+
+    def forget(group: str, topic: str | None) -> "Deferred[None]":
+        """Drop the group's places on the topic (None: all). None there: done."""
+
+    def status() -> Mapping[str, Any]:
+        """For the status page: ``kind`` and what an operator wants to know. JSON values; no credential."""
+
+
+# --- plugins: which storages and registries there are ---------------------------------------------------------------------------
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """What a factory may use to build with.
+
+    :ivar state: the state folder, which exists and can be written.
+    :ivar settings: the configuration's table for this scheme (``[storage.sqlite]``), as TOML gave it.
+    :ivar reactor: IReactorCore, IReactorTime, IReactorThreads, IReactorFromThreads.
+    :ivar metrics: a `prometheus_client.CollectorRegistry` for the provider's own metrics.
+    """
+
+    state: str
+    settings: Mapping[str, Any]
+    clock: IClock
+    reactor: Any
+    metrics: Any
+
+
+class IStorageFactory(Interface):
+    """A plugin that provides storages for one URL scheme. Found with `twisted.plugin` under ``psubd/plugins/``."""
+
+    scheme: str = Attribute("As in ``sqlite:``; lower case.")
+    usage: str = Attribute("One line for --help: the URL's form and what it is.")
+    shared: bool = Attribute("Whether many nodes see the same log. One that is not is refused with a registry of many nodes.")
+
+    def check(url: str, settings: Mapping[str, Any]) -> list[str]:
+        """Every mistake in the URL and the settings, a line each; touches nothing."""
+
+    def build(url: str, environment: Environment) -> IStorage:
+        """The storage, not started."""
+
+
+class IRegistryFactory(Interface):
+    """A plugin that provides registries for one URL scheme."""
+
+    scheme: str = Attribute("As in ``sqlite:``; lower case.")
+    usage: str = Attribute("One line for --help.")
+    shared: bool = Attribute("Whether many nodes share it.")
+
+    def check(url: str, settings: Mapping[str, Any]) -> list[str]:
+        """Every mistake in the URL and the settings, a line each; touches nothing."""
+
+    def build(url: str, environment: Environment) -> IRegistry:
+        """The registry, not started."""
