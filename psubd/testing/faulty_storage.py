@@ -1,0 +1,114 @@
+"""A storage that fails, stalls and has gaps when a test says so, around one that works."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from psubd.errors import PsubdError
+from psubd.interfaces import IStorage
+from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
+
+T = TypeVar("T")
+
+
+@implementer(IStorage)
+class FaultyStorage:
+    """Passes everything on to ``beneath``, but for what a test set.
+
+    :ivar failing: by method (``"read"``), or method and topic (``"read orders"``), or method, topic and partition (``"read orders 0"``):
+        what it fails with; nothing is passed on then.
+    :ivar held: methods that wait until `release`; what they wait with is passed on then.
+    :ivar calls: how often each method was called.
+    :ivar hidden: by topic and partition, the offsets that compaction took: reads have a gap there.
+    """
+
+    def __init__(self, beneath: IStorage) -> None:
+        self.beneath = beneath
+        self.limits: StorageLimits = beneath.limits
+        self.failing: dict[str, PsubdError] = {}
+        self.held: set[str] = set()
+        self.calls: dict[str, int] = {}
+        self.hidden: dict[TopicPartition, set[int]] = {}
+        self._waiting: list[tuple[str, Callable[[], object]]] = []
+
+    def release(self, method: str) -> None:
+        """Let what waits go on, in the order of the calls, and hold no more of it."""
+        self.held.discard(method)
+        due = [go for name, go in self._waiting if name == method]
+        self._waiting = [(name, go) for name, go in self._waiting if name != method]
+        for go in due:
+            go()
+
+    def start(self) -> "Deferred[None]":
+        return self._call("start", "", self.beneath.start)
+
+    def stop(self) -> "Deferred[None]":
+        return self._call("stop", "", self.beneath.stop)
+
+    def trouble(self) -> str | None:
+        return self.beneath.trouble()
+
+    def create_topic(self, spec: TopicSpec) -> "Deferred[StoredTopic]":
+        return self._call("create_topic", spec.name, lambda: self.beneath.create_topic(spec))
+
+    def describe(self, topics: Sequence[str]) -> "Deferred[dict[str, StoredTopic]]":
+        return self._call("describe", " ".join(topics), lambda: self.beneath.describe(topics))
+
+    def known(self, topic: str) -> StoredTopic | None:
+        return self.beneath.known(topic)
+
+    def grow(self, topic: str, partitions: int) -> "Deferred[StoredTopic]":
+        return self._call("grow", topic, lambda: self.beneath.grow(topic, partitions))
+
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> "Deferred[StoredTopic]":
+        return self._call("configure", topic, lambda: self.beneath.configure(topic, changes))
+
+    def delete_topic(self, topic: str) -> "Deferred[None]":
+        return self._call("delete_topic", topic, lambda: self.beneath.delete_topic(topic))
+
+    def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
+        return self._call("publish", records[0].topic if records else "", lambda: self.beneath.publish(records, acks))
+
+    def read(self, topic: str, partition: int, offset: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
+        found = self._call("read", f"{topic} {partition}", lambda: self.beneath.read(topic, partition, offset, max_records, max_bytes))
+        return found.addCallback(self._with_gaps, self.hidden.get(TopicPartition(topic, partition), set()))
+
+    def watch(self, topic: str, partition: int, offset: int) -> "Deferred[None]":
+        return self._call("watch", f"{topic} {partition}", lambda: self.beneath.watch(topic, partition, offset))
+
+    def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
+        return self._call("bounds", topic, lambda: self.beneath.bounds(topic))
+
+    def offset_at(self, topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
+        return self._call("offset_at", topic, lambda: self.beneath.offset_at(topic, timestamp))
+
+    def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
+        return self._call("commit", group, lambda: self.beneath.commit(group, places))
+
+    def committed(self, group: str) -> "Deferred[dict[TopicPartition, Commit]]":
+        return self._call("committed", group, lambda: self.beneath.committed(group))
+
+    def forget(self, group: str, topic: str | None) -> "Deferred[None]":
+        return self._call("forget", group, lambda: self.beneath.forget(group, topic))
+
+    def status(self) -> Mapping[str, Any]:
+        return self.beneath.status()
+
+    def _call(self, method: str, what: str, call: "Callable[[], Deferred[T]]") -> "Deferred[T]":
+        self.calls[method] = self.calls.get(method, 0) + 1
+        if method not in self.held:
+            return self._passed(method, what, call)
+        answer: Deferred[T] = Deferred()
+        self._waiting.append((method, lambda: self._passed(method, what, call).chainDeferred(answer)))
+        return answer
+
+    def _passed(self, method: str, what: str, call: "Callable[[], Deferred[T]]") -> "Deferred[T]":
+        for name in (f"{method} {what}", f"{method} {what.partition(' ')[0]}", method):
+            if name in self.failing:
+                return fail(self.failing[name])
+        return call()
+
+    def _with_gaps(self, found: Slice, hidden: set[int]) -> Slice:
+        return Slice(tuple(message for message in found.messages if message.offset not in hidden), found.next_offset, found.first, found.end)
