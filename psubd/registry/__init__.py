@@ -1,1 +1,1 @@
-"""TODO"""
+"""The registered things on disk: what provides `psubd.interfaces.IRegistry`."""

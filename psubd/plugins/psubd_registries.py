@@ -1,0 +1,5 @@
+"""psubd's own registries."""
+
+from psubd.registry.local import LocalFactory
+
+sqlite = LocalFactory()
