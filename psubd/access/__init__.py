@@ -1,1 +1,1 @@
-"""TODO"""
+"""The application border: who a request is, and what it may do."""
