@@ -109,6 +109,12 @@ class Forbidden(PsubdError):
     status, code, title = 403, "bad_credentials", "The token's role does not allow this"
 
 
+class ForeignOrigin(PsubdError):
+    """The manager was asked under a name that is not its own, or from another site's page: DNS rebinding, a forged cross-site request."""
+
+    status, code, title = 403, "bad_header", "The request comes from a foreign host or origin"
+
+
 class NoSuchRoute(PsubdError):
     status, code, title = 404, "no_such_route", "No such route"
 

@@ -26,6 +26,20 @@ JSON_DEPTH = 64
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 INT64 = 2**63 - 1
 
+# What a JSON body's text must match, where a shape names it (`msgspec.Meta`). `$` in Python also matches before a final line feed; the
+# look-ahead takes that away, and changes nothing where JSON Schema's dialect reads the pattern.
+APPLICATION_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
+TOPIC_PATTERN = r"^(?!\.{1,2}$)(?!__)[A-Za-z0-9._-]{1,200}$(?!\n)"
+LABEL_PATTERN = r"^[^\x00-\x1f\x7f]{1,200}$(?!\n)"
+WORDS = {
+    APPLICATION_PATTERN: "Expected an id of 1 to 64 of A-Z a-z 0-9 _ -",
+    TOPIC_PATTERN: "Expected an id of 1 to 200 of A-Z a-z 0-9 . _ -, not . or .., not beginning with __",
+    LABEL_PATTERN: "Expected a text of 1 to 200 characters, none of them a control character",
+}
+"""What a refusal says instead of the pattern."""
+
+_MISMATCH = re.compile(r"Expected `str` matching regex (?P<pattern>'.*')(?P<where>.*)", re.DOTALL)
+
 
 def application_id(text: str) -> bool:
     """Whether ``text`` is an application id."""
@@ -124,9 +138,20 @@ def json_body(body: bytes, shape: type[T], error: type[PsubdError] = BadBody) ->
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as refused:
-        raise error(str(refused)) from None
+        raise error(in_words(str(refused))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise error(f"not JSON in UTF-8: {broken}") from None
+
+
+def in_words(refusal: str) -> str:
+    """msgspec's refusal, with a pattern of `WORDS` said in words: nobody should have to read a regular expression."""
+    found = _MISMATCH.fullmatch(refusal)
+    if found is None:
+        return refusal
+    for pattern, words in WORDS.items():
+        if repr(pattern) == found["pattern"]:
+            return words + found["where"]
+    return refusal
 
 
 def json_bytes(value: Any) -> bytes:

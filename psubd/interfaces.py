@@ -174,6 +174,10 @@ class IGate(Interface):
 class IPublisher(Interface):
     """Judges records before the storage sees them, picks their partitions, stores them."""
 
+    def ready(topic: Topic) -> "Deferred[None] | None":
+        """None where the topic can be judged now: the hot path. Else what asks the storage about it once; what `judge` says after it fired
+        is final. Fails with StorageUnavailable, StorageTimeout."""
+
     def judge(topic: Topic, record: Record) -> Record:
         """The record with its partition and timestamp set, or the refusal that the request alone can tell.
 
@@ -431,6 +435,7 @@ class Environment(msgspec.Struct, frozen=True):
     :ivar settings: the configuration's table for this scheme (``[storage.sqlite]``), as TOML gave it.
     :ivar reactor: IReactorCore, IReactorTime, IReactorThreads, IReactorFromThreads.
     :ivar metrics: a `prometheus_client.CollectorRegistry` for the provider's own metrics.
+    :ivar mode: what this node serves: ``pubsub``, ``pub`` or ``sub``.
     """
 
     state: str
@@ -438,6 +443,7 @@ class Environment(msgspec.Struct, frozen=True):
     clock: IClock
     reactor: Any
     metrics: Any
+    mode: str = "pubsub"
 
 
 class IStorageFactory(Interface):

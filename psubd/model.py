@@ -33,6 +33,11 @@ class Record(msgspec.Struct, frozen=True):
     partition: int | None = None
     timestamp: int | None = None
 
+    @property
+    def size(self) -> int:
+        """Payload bytes: value, key and headers."""
+        return len(self.value or b"") + len(self.key or b"") + sum(len(name) + len(value or b"") for name, value in self.headers)
+
 
 class Position(msgspec.Struct, frozen=True):
     """Where a record was stored."""
@@ -148,6 +153,9 @@ class Key(msgspec.Struct, frozen=True):
     digest: str
     until_ms: int | None = None
     text: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Key until {self.until_ms}>"
 
 
 class Application(msgspec.Struct, frozen=True):
@@ -288,12 +296,17 @@ class Grant(msgspec.Struct, frozen=True):
 
     :ivar until_ms: when the key that was shown ends, or None.
     :ivar bindings: the application's bindings by topic.
+    :ivar digests: of the keys that were shown: the grant holds as long as all of them do. None were: ().
     """
 
     application: Application
     kind: Literal["publish", "subscribe"]
     until_ms: int | None
     bindings: dict[str, Binding]
+    digests: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Grant {self.application.id} {self.kind}>"
 
 
 # --- subscribe ------------------------------------------------------------------------------------------------------------------
@@ -380,7 +393,8 @@ class Answer(msgspec.Struct):
 
     :ivar headers: names in lower case; values are bytes without CR, LF or NUL (the wire refuses others as a bug of ours).
     :ivar settle: called once when it is known how much of the body was handed to the operating system on a connection that still stood:
-        its number of bytes, ``len(body)`` when all of it was. The wire calls it for every answer that carries one, come what may.
+        its number of bytes, ``len(body)`` when all of it was; -1 when the connection broke before even the head was, which an answer
+        without a body could not tell from all of it. The wire calls it for every answer that carries one, come what may.
     :ivar stream: instead of ``body``: called with a `psubd.interfaces.IOutlet` once the head was written.
     """
 

@@ -1,0 +1,115 @@
+"""Bringing the groups' places into the storage: every interval, all that a group has to say in one call, one call at a time for each group."""
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from psubd.errors import Internal, PsubdError
+from psubd.interfaces import IClock, INodes, IStorage
+from psubd.model import TopicPartition
+from psubd.services.channels import Channel
+from psubd.services.rounds import all_of
+from psubd.services.tallies import Tallies
+
+log = Logger()
+
+
+class Committed(Protocol):
+    """A group, as the committer sees it."""
+
+    name: str
+
+    def take_dirty(self) -> list[Channel]:
+        """The channels whose place changed since they were last taken."""
+
+
+class Committer:
+    """:param interval_ms: from the first change of a group's place to its commit, at most, while the storage keeps up."""
+
+    def __init__(self, storage: IStorage, nodes: INodes, clock: IClock, interval_ms: int, tallies: Tallies) -> None:
+        self._storage, self._nodes, self._clock, self._interval_ms, self._tallies = storage, nodes, clock, interval_ms, tallies
+        self._dirty: dict[Committed, None] = {}
+        self._under_way: dict[str, list[Deferred[None]]] = {}
+        self._failing: set[str] = set()
+        self._timer: IDelayedCall | None = None
+
+    def touch(self, group: Committed) -> None:
+        """The group has something to commit."""
+        self._dirty[group] = None
+        if self._timer is None:
+            self._timer = self._clock.call_later(self._interval_ms, self._tick)
+
+    async def quiet(self, name: str) -> None:
+        """Wait until no commit of the group is on its way."""
+        while name in self._under_way:
+            waiter: Deferred[None] = Deferred()
+            self._under_way[name].append(waiter)
+            await waiter
+
+    async def flush(self, group: Committed) -> None:
+        """Commit what the group has to say now. What fails is kept as dirty, and tried again at the next interval."""
+        await self.quiet(group.name)
+        self._dirty.pop(group, None)
+        await self._commit(group)
+
+    async def stop(self) -> None:
+        """Commit all that is dirty, once."""
+        await all_of([self.flush(group) for group in self._dirty])
+        await all_of([self.quiet(name) for name in self._under_way])
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._dirty:
+            log.error("places of {count} groups are not in the storage; what was done last there comes again", count=len(self._dirty))
+
+    def _tick(self) -> None:
+        self._timer = None
+        for group in list(self._dirty):
+            if group.name not in self._under_way:
+                del self._dirty[group]
+                Deferred.fromCoroutine(self._commit(group))
+        for group in list(self._dirty):
+            self.touch(group)
+
+    async def _commit(self, group: Committed) -> None:
+        """Never fails."""
+        channels = group.take_dirty()
+        if not channels:
+            return
+        waiters = self._under_way[group.name] = []
+        try:
+            failed = await self._store(group.name, channels)
+        finally:
+            del self._under_way[group.name]
+            for waiter in waiters:
+                waiter.callback(None)
+        self._judge(group, channels, failed)
+
+    async def _store(self, name: str, channels: list[Channel]) -> dict[TopicPartition, PsubdError]:
+        try:
+            places = {channel.at: channel.commit(self._nodes.epoch, self._storage.limits.max_metadata) for channel in channels}
+            failed: dict[TopicPartition, PsubdError] = await self._storage.commit(name, places)
+        except PsubdError as error:
+            return {channel.at: error for channel in channels}
+        except Exception:  # noqa: BLE001 - a bug of ours or of a storage: told, and tried again
+            log.failure("{group}: committing broke", group=name)
+            return {channel.at: Internal("committing broke; see the log") for channel in channels}
+        return failed
+
+    def _judge(self, group: Committed, channels: list[Channel], failed: dict[TopicPartition, PsubdError]) -> None:
+        again = [channel for channel in channels if channel.at in failed and channel.live]
+        for channel in again:
+            channel.dirty = True
+        if again:
+            self._tallies.commit_failures.inc()
+            if group.name not in self._failing:
+                log.warn("{group}: places could not be committed, going on trying: {why}", group=group.name, why=failed[again[0].at].detail)
+            self._failing.add(group.name)
+            self.touch(group)
+            return
+        self._tallies.commits.inc()
+        if group.name in self._failing:
+            self._failing.discard(group.name)
+            log.info("{group}: places are committed again", group=group.name)

@@ -1,0 +1,134 @@
+"""How a group comes to its places: found in the storage, or begun there and written into the registry, before anybody reads."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from psubd.errors import Internal, PsubdError, TopicMissing, TopicNotBound
+from psubd.interfaces import IClock, IGate, IRegistry, IStorage
+from psubd.model import Binding, Bounds, Commit, Group, GroupTopic, StoredTopic, TopicPartition
+from psubd.services.commits import Committer
+from psubd.services.group_records import application_of, enrol, group_of, still_bound
+from psubd.services.places import Place, begin, place_of
+from psubd.services.rounds import Locks, outcomes
+
+log = Logger()
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A group's standing on a topic. ``record`` is what its commits must carry."""
+
+    binding: Binding
+    record: GroupTopic
+    places: dict[int, Place]
+
+
+class Joiner:
+    """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile."""
+
+    def __init__(self, storage: IStorage, registry: IRegistry, gate: IGate, clock: IClock, locks: Locks, committer: Committer) -> None:
+        self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
+        self._locks, self._committer = locks, committer
+
+    async def join(self, name: str, topics: Iterable[str]) -> dict[str, Joined | PsubdError]:
+        """The group's standing on each of ``topics``, or why there is none. Never fails."""
+        asked = sorted(topics)
+        try:
+            async with self._locks.of(name):
+                await self._committer.quiet(name)
+                return await self._join(name, asked)
+        except PsubdError as error:
+            return dict.fromkeys(asked, error)
+        except Exception:  # noqa: BLE001 - a bug of ours or of a storage: told, and tried again
+            log.failure("{group}: coming to its places broke", group=name)
+            return dict.fromkeys(asked, Internal(f"the places of group {name!r} could not be loaded; see the log"))
+
+    async def places(self, name: str, topic: str, record: GroupTopic, binding: Binding) -> dict[int, Place]:
+        """Where the group stands on every partition that the topic has now. :raises PsubdError:"""
+        kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
+        return await self._places(name, binding, record, kept)
+
+    async def _join(self, name: str, topics: list[str]) -> dict[str, Joined | PsubdError]:
+        stored: dict[str, StoredTopic] = await self._storage.describe(topics)
+        found: dict[str, Joined | PsubdError] = {}
+        bound: dict[str, Binding] = {}
+        grant = self._gate.grant_of(application_of(name))
+        for topic in topics:
+            binding = None if grant is None else grant.bindings.get(topic)
+            if binding is None or not binding.sub:
+                found[topic] = TopicNotBound(f"application {application_of(name)!r} is not bound to topic {topic!r} to subscribe")
+            elif topic not in stored:
+                found[topic] = TopicMissing(f"topic {topic!r} is gone from the storage; ask its owner")
+            else:
+                bound[topic] = binding
+        records = await self._records(name, bound, stored, found)
+        if records:
+            await self._load(name, bound, records, found)
+        return found
+
+    async def _records(
+        self, name: str, bound: Mapping[str, Binding], stored: Mapping[str, StoredTopic], found: dict[str, Joined | PsubdError]
+    ) -> dict[str, GroupTopic]:
+        """The record of each topic, written now where the group is new on it; those that could not begin are told in ``found``."""
+        group = group_of(self._registry.snapshot(), name)
+        known = group.topics if group is not None else {}
+        records: dict[str, GroupTopic] = {}
+        new: dict[str, GroupTopic] = {}
+        starting: list[str] = []
+        for topic, binding in bound.items():
+            record, uid = known.get(topic), stored[topic].uid
+            if record is None or record.mark != binding.mark:
+                starting.append(topic)
+            elif record.uid != uid:
+                log.warn("{group}: topic {topic} was made again; the group goes on at its first messages", group=name, topic=topic)
+                new[topic] = msgspec.structs.replace(record, uid=uid)
+            else:
+                records[topic] = record
+        begun = await outcomes([self._begin(name, bound[topic], stored[topic].uid) for topic in starting])
+        for topic, outcome in zip(starting, begun, strict=True):
+            if isinstance(outcome, Failure):
+                found[topic] = refusal(outcome)
+            else:
+                new[topic] = outcome
+        if new:
+            await self._enrol(name, group, new)
+            for topic in [topic for topic, record in new.items() if not still_bound(self._registry.snapshot(), application_of(name), topic, record)]:
+                del new[topic]
+                found[topic] = TopicNotBound(f"application {application_of(name)!r} was unbound from topic {topic!r} meanwhile")
+        return {**records, **new}
+
+    async def _begin(self, name: str, binding: Binding, uid: str) -> GroupTopic:
+        topic = self._gate.topic(binding.topic)
+        if topic is None:
+            raise TopicMissing(f"topic {binding.topic!r} is not registered any more")
+        await begin(self._storage, name, msgspec.structs.replace(topic, uid=uid), binding)
+        return GroupTopic(uid, binding.mark, 0)
+
+    async def _enrol(self, name: str, group: Group | None, topics: Mapping[str, GroupTopic]) -> None:
+        what = "group.created" if group is None else "group.joined"
+        await self._registry.change(f"application {application_of(name)}", enrol(name, topics, what, self._clock.epoch_ms()))
+
+    async def _load(self, name: str, bound: Mapping[str, Binding], records: Mapping[str, GroupTopic], found: dict[str, Joined | PsubdError]) -> None:
+        kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
+        loaded = await outcomes([self._places(name, bound[topic], records[topic], kept) for topic in records])
+        for topic, outcome in zip(records, loaded, strict=True):
+            found[topic] = refusal(outcome) if isinstance(outcome, Failure) else Joined(bound[topic], records[topic], outcome)
+
+    async def _places(self, name: str, binding: Binding, record: GroupTopic, kept: Mapping[TopicPartition, Commit]) -> dict[int, Place]:
+        bounds: dict[int, Bounds] = await self._storage.bounds(binding.topic)
+        return {
+            partition: place_of(
+                f"{name} {binding.topic}/{partition}", kept.get(TopicPartition(binding.topic, partition)), record, binding.start, bound
+            )
+            for partition, bound in bounds.items()
+        }
+
+
+def refusal(failure: Failure) -> PsubdError:
+    """What a client is told of ``failure``; what is a bug goes to the log."""
+    if isinstance(failure.value, PsubdError):
+        return failure.value
+    log.failure("unexpected", failure=failure)
+    return Internal("something broke that should not have; see the log")
