@@ -1,1 +1,5 @@
-"""TODO"""
+"""HTTP/1.1 bytes to exchanges and back.
+
+`site.Site` listens; a `channel.Channel` a connection finds heads (`head`), takes bodies (`framing`, `intake`, `coding`) and writes answers
+(`replies`, `handover`, `outlet`); `request.Request` is what Klein's tree (`tree`) works on. `problem` is the only writer of a status >= 400.
+"""

@@ -1,0 +1,201 @@
+"""Handing an answer to the operating system, and knowing how much of it has it.
+
+A pull producer is asked for more exactly when its transport holds nothing any more (`twisted.internet.abstract.FileDescriptor.doWrite`), so
+what was written before has been taken. Every answer goes this way, in portions: memory holds one portion a slow client, besides the body.
+
+With TLS the layer above the socket's transport gathers small writes until the reactor's next turn, and asks a pull producer for more long
+before anything is taken. So the producer is registered with the socket's transport beneath, and after each portion it waits for two turns
+(all is ciphertext below then) and for the socket's transport to be empty: bytes of the body are counted when their ciphertext is taken.
+"""
+
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IPullProducer, ISystemHandle
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer
+
+from psubd.interfaces import IClock
+
+log = Logger()
+
+
+class Line:
+    """A connection's transport, from its outside down to the socket.
+
+    :param transport: what the connection was made with: a socket's transport, or wrappers (TLS, haproxy) around one.
+    :ivar layered: TLS lies between.
+    """
+
+    def __init__(self, transport: Any, layered: bool) -> None:
+        self.transport = transport
+        self.layered = layered
+        self.bottom = transport
+        while isinstance(self.bottom, ProtocolWrapper):
+            self.bottom = self.bottom.transport
+
+    def handle(self) -> socket.socket | None:
+        """The socket; None: not made of one (tests), or closed."""
+        if not ISystemHandle.providedBy(self.bottom):
+            return None
+        handle = self.bottom.getHandle()
+        return handle if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+
+    def outstanding(self) -> int | None:
+        """Bytes that the kernel holds and the client has not acknowledged (Linux: SIOCOUTQ, tcp(7)); None: cannot be told."""
+        handle = self.handle()
+        if handle is None:
+            return None
+        try:
+            return int(struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+        except OSError:
+            return None
+
+    def peek(self) -> bytes | None:
+        """A byte that waits to be read; b"": the client has closed or broken the connection; None: neither."""
+        handle = self.handle()
+        if handle is None:
+            return None
+        try:
+            return handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+
+class Feeder(Protocol):
+    """What a `Pump` asks for more."""
+
+    def emptied(self) -> None:
+        """All that was written has been taken."""
+
+    def lost(self) -> None:
+        """The connection went away before that."""
+
+
+@implementer(IPullProducer)
+class Pump:
+    """Writes one answer's portions, one after another.
+
+    :param patience_ms: how long the client may take no byte.
+    :ivar busy: a portion has not been taken yet.
+    """
+
+    def __init__(self, line: Line, clock: IClock, patience_ms: int) -> None:
+        self.line = line
+        self.clock = clock
+        self.patience_ms = patience_ms
+        self.feeder: Feeder | None = None
+        self.busy = False
+        self.flushing = False
+        self.progress_ms = 0
+        self.sample: int | None = None
+
+    def start(self, feeder: Feeder) -> None:
+        """Begin an answer; ``feeder`` writes its first portion itself."""
+        self.line.bottom.registerProducer(self, False)
+        self.feeder = feeder  # after the registration, which asks for more at once
+
+    def stop(self) -> None:
+        """End the answer."""
+        if self.feeder is not None:
+            self.feeder, self.busy, self.flushing = None, False, False
+            self.line.bottom.unregisterProducer()
+
+    def write(self, portion: bytes) -> None:
+        """Write the next portion; not while `busy`."""
+        self.busy = True
+        self.progress_ms, self.sample = self.clock.elapsed_ms(), None
+        self.line.transport.write(portion)
+        if self.line.layered:
+            self.flushing = True
+            self.clock.call_later(0, self.clock.call_later, 0, self.flushed, self.feeder)
+
+    def flushed(self, feeder: Feeder | None) -> None:
+        """Two turns after a write: what the layers gathered lies with the socket's transport."""
+        if feeder is not self.feeder or not self.flushing:
+            return
+        self.flushing = False
+        if isinstance(self.line.bottom, FileDescriptor):
+            self.line.bottom.startWriting()  # asks for more once it is empty, also where it is already
+        else:
+            self.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        if self.feeder is None or self.flushing or not self.busy:
+            return
+        self.busy = False
+        self.feeder.emptied()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; the connection says so to everybody."""
+
+    def stalled(self) -> bool:
+        """Whether the client has taken no byte for too long. Called again and again while `busy`."""
+        now, outstanding = self.clock.elapsed_ms(), self.line.outstanding()
+        if outstanding is not None and self.sample is not None and outstanding < self.sample:
+            self.progress_ms = now
+        self.sample = outstanding
+        return now - self.progress_ms >= self.patience_ms
+
+
+class Handover:
+    """An answer whose body is known.
+
+    :param head: goes with the first portion.
+    :param settle: `psubd.model.Answer.settle`.
+    :param done: called once all was taken; not when the connection is lost.
+    """
+
+    def __init__(
+        self, pump: Pump, head: bytes, body: bytes, portion_bytes: int, settle: Callable[[int], None] | None, done: Callable[[], None]
+    ) -> None:
+        self.pump = pump
+        self.body = body
+        self.portion_bytes = portion_bytes
+        self.settle = settle
+        self.done = done
+        self.written = 0
+        self.taken = -1  # the head has not been taken either
+        pump.start(self)
+        self.write(head)
+
+    def write(self, head: bytes = b"") -> None:
+        """Write the next portion."""
+        start, self.written = self.written, min(len(self.body), self.written + self.portion_bytes)
+        self.pump.write(head + self.body[start : self.written])
+
+    def emptied(self) -> None:
+        self.taken = self.written
+        if self.written < len(self.body):
+            self.write()
+            return
+        self.pump.stop()
+        self.tell()
+        self.done()
+
+    def lost(self) -> None:
+        self.pump.stop()
+        self.tell()
+
+    def tell(self) -> None:
+        """Settle, once."""
+        settle, self.settle = self.settle, None
+        settled(settle, self.taken)
+
+
+def settled(settle: Callable[[int], None] | None, taken: int) -> None:
+    """Call ``settle``; its failure is ours, and costs nobody an answer."""
+    if settle is None:
+        return
+    try:
+        settle(taken)
+    except Exception:  # noqa: BLE001  the answer is out, nobody is left to tell
+        log.failure("an answer's settle failed")

@@ -1,0 +1,61 @@
+"""One request's body on its way in: counted, inflated, kept in memory and nowhere else."""
+
+from twisted.internet.defer import Deferred
+
+from psubd.errors import PsubdError, TooLarge
+from psubd.wire.coding import Gunzip
+from psubd.wire.limits import Budget
+
+
+class Intake:
+    """Takes a body's bytes until it is whole or refused.
+
+    :param limit: bytes that may come, before and after gzip is undone.
+    :param keep: False: the body is counted and dropped.
+    :ivar whole: fires with the body, or fails with the refusal (`PsubdError`).
+    """
+
+    def __init__(self, limit: int, budget: Budget, gunzip: Gunzip | None = None, keep: bool = True) -> None:
+        self.limit = limit
+        self.budget = budget
+        self.gunzip = gunzip
+        self.keep = keep
+        self.came = 0
+        self.held = 0
+        self.body = bytearray()
+        self.whole: Deferred[bytes] = Deferred()
+
+    def add(self, piece: bytes) -> None:
+        """Take some. :raises PsubdError: TooLarge, BadBody or OverBudget."""
+        self.came += len(piece)
+        if self.came > self.limit:
+            raise too_large(self.limit, self.keep)
+        if self.gunzip is not None:
+            piece = self.gunzip.add(piece)
+        if self.keep:
+            self.budget.take(len(piece))
+            self.held += len(piece)
+            self.body += piece
+
+    def end(self) -> None:
+        """It is whole. :raises BadBody: where gzip is not."""
+        if self.gunzip is not None:
+            self.gunzip.end()
+        body, self.body = bytes(self.body), bytearray()
+        self.whole.callback(body)
+
+    def fail(self, refusal: PsubdError) -> None:
+        """It is refused; what came is let go."""
+        self.release()
+        self.whole.errback(refusal)
+
+    def release(self) -> None:
+        """The body is no longer in memory."""
+        self.body = bytearray()
+        self.budget.give(self.held)
+        self.held = 0
+
+
+def too_large(limit: int, keep: bool) -> TooLarge:
+    """The refusal of a body over ``limit`` bytes."""
+    return TooLarge(f"the body is larger than {limit} bytes" if keep else "this route takes no body")

@@ -1,0 +1,47 @@
+"""One port: a list of routes, served over HTTP/1.1."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
+from twisted.internet.protocol import ServerFactory
+from zope.interface import implementer
+
+from psubd.interfaces import IClock, Route
+from psubd.wire.channel import Channel
+from psubd.wire.limits import WireSettings
+from psubd.wire.meters import PortMeters
+from psubd.wire.port import Port
+from psubd.wire.tree import Tree
+
+
+@implementer(IProtocolNegotiationFactory)
+class Site(ServerFactory):
+    """Makes a `Channel` for each connection. No access log: a target may hold what a client should have sent in a header.
+
+    :param routes: the port's table. :raises ValueError: for one that has a method of a path twice.
+    :param port: the port's name in metrics: ``data`` or ``manager``.
+    :param metrics: where the port counts; ports may share it.
+    """
+
+    noisy = False
+
+    def __init__(self, routes: Iterable[Route], clock: IClock, *, port: str, settings: WireSettings, metrics: CollectorRegistry) -> None:
+        tree = Tree(routes)
+        self.port = Port(tree.resource, tree.methods, clock, settings, PortMeters(metrics, port))
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel:
+        full = self.port.full
+        if full:
+            self.port.meters.turned_away.inc()
+        return Channel(self.port, full)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/2 is not spoken."""
+        return [b"http/1.1"]
+
+    def drain(self) -> "Deferred[None]":
+        """From now on every answer carries ``Connection: close``, idle connections are closed, streams are told and ended; requests that were
+        accepted get their answers. Fires when none is in flight. Stop listening before, and let long polls end (`ISubscriber`)."""
+        return self.port.drain()
