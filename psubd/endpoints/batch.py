@@ -1,0 +1,154 @@
+"""POST /v1/pub/{topic}/batch: many records a request, in the order given (contract, section 2)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from psubd.endpoints import names, records
+from psubd.endpoints.answers import json_answer
+from psubd.endpoints.credentials import Callers
+from psubd.endpoints.media import sent_type
+from psubd.endpoints.names import Lines
+from psubd.endpoints.pub import read_acks, read_topic, refuse_query
+from psubd.errors import BadBody, BadHeader, NotSupported, PsubdError, TooLarge, UnsupportedMediaType
+from psubd.interfaces import IClock, IExchange, IGate, IPublisher
+from psubd.model import Acks, Answer, Grant, Position, Record, Topic
+
+MAX_RECORDS = 10_000
+MAX_BODY = 16 * 1024 * 1024
+"""The contract's bounds of a batch."""
+SLICE_MS = 10
+"""How long records are read in one go before other requests get their turn: 16 MiB in 10,000 records take some 50 ms here."""
+
+ALLOWED = frozenset(("topic.id", "acks", "content-type"))
+
+Raws = Sequence[bytes | msgspec.Raw]
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A JSON batch; the records are looked at one by one."""
+
+    records: list[msgspec.Raw]
+
+
+class Batches:
+    """Many records: what the request alone can tell is refused before anything is published.
+
+    :param max_message_bytes: the largest value, in bytes.
+    """
+
+    def __init__(self, callers: Callers, gate: IGate, publisher: IPublisher, clock: IClock, max_message_bytes: int) -> None:
+        self._callers = callers
+        self._gate = gate
+        self._publisher = publisher
+        self._clock = clock
+        self._max_message_bytes = max_message_bytes
+
+    def publish(self, exchange: IExchange, topic: str) -> Deferred[Answer]:
+        """Answers 200, 207, 202 with ``acks: 0``, or fails with the first record's error where none stands."""
+        grant = self._callers.publisher(exchange)
+        refuse_query(exchange)
+        lines = names.read(exchange.headers)
+        refuse_single(lines)
+        read_topic(lines, topic)
+        acks = read_acks(lines)
+        registered = self._gate.may_publish(grant, topic, 0, 0)
+        raws = read_body(sent_type(exchange), exchange.body)
+        return Deferred.fromCoroutine(self._publish(grant, registered, raws, acks))
+
+    async def _publish(self, grant: Grant, topic: Topic, raws: Raws, acks: Acks) -> Answer:
+        waiting = self._publisher.ready(topic)
+        if waiting is not None:
+            await waiting
+        judged = await self._judged(topic, raws)
+        self._gate.may_publish(grant, topic.id, len(judged), sum(record.size for record in judged))
+        results = await self._publisher.publish(judged, acks)
+        if acks == "0":
+            return json_answer({"topic": topic.id, "accepted": len(judged)}, 202)
+        return answered(results)
+
+    async def _judged(self, topic: Topic, raws: Raws) -> list[Record]:
+        """All records, ready to be stored. :raises PsubdError: the first one that is refused, with ``record``."""
+        judged: list[Record] = []
+        until = self._clock.elapsed_ms() + SLICE_MS
+        for number, raw in enumerate(raws):
+            if self._clock.elapsed_ms() >= until:
+                await turn(self._clock)
+                until = self._clock.elapsed_ms() + SLICE_MS
+            try:
+                judged.append(self._publisher.judge(topic, records.read(topic.id, raw, self._max_message_bytes)))
+            except PsubdError as refused:
+                raise records.in_record(refused, number) from None
+        return judged
+
+
+def turn(clock: IClock) -> Deferred[None]:
+    """Fires after the reactor served the others."""
+    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = clock.call_later(0, waiting.callback, None)
+    return waiting
+
+
+def refuse_single(lines: Lines) -> None:
+    """:raises BadHeader: for the headers that describe one message."""
+    wrong = [name for name in lines.singles if name not in ALLOWED]
+    wrong += [f"header.{name.decode('latin-1')}" for name, _ in lines.named[:3]]
+    if lines.tracestate is not None:
+        wrong.append("tracestate")
+    if wrong:
+        raise BadHeader(f"{', '.join(wrong)}: not on a batch, where each record says this for itself; only acks applies to all")
+
+
+def read_body(media: str | None, body: bytes) -> Raws:
+    """The records' JSON texts. :raises UnsupportedMediaType: :raises NotSupported: frames. :raises BadBody: :raises TooLarge:"""
+    match media:
+        case "application/json":
+            raws = read_json(body)
+        case "application/x-ndjson":
+            raws = read_lines(body)
+        case "application/vnd.psubd.frames":
+            raise NotSupported("application/vnd.psubd.frames is not built yet; send application/json or application/x-ndjson")
+        case _:
+            raise UnsupportedMediaType(f"content-type: {(media or 'none')[:60]!r} is not a batch; send application/json or application/x-ndjson")
+    if len(raws) > MAX_RECORDS:
+        raise TooLarge(f"the batch has {len(raws)} records; at most {MAX_RECORDS}")
+    if not raws:
+        raise BadBody("the batch has no records; send at least one")
+    return raws
+
+
+def read_json(body: bytes) -> Raws:
+    """``{"records": [...]}``. Nothing is nested here that the parser would follow: it leaves the records as they are."""
+    try:
+        return msgspec.json.decode(body, type=Body).records
+    except msgspec.ValidationError as refused:
+        raise BadBody(f'{refused}; send {{"records": [...]}}') from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise BadBody(f"not JSON in UTF-8: {broken}") from None
+
+
+def read_lines(body: bytes) -> Raws:
+    """A record a line; blank lines are passed over, but count as lines."""
+    lines = body.count(b"\n")
+    if lines > MAX_RECORDS:
+        raise TooLarge(f"the batch has more than {lines} lines; at most {MAX_RECORDS}")
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+def answered(results: Iterable[Position | PsubdError]) -> Answer:
+    """200 or 207. :raises PsubdError: none stands: the first failure, with ``results``."""
+    told: list[Any] = []
+    failures: list[PsubdError] = []
+    for result in results:
+        if isinstance(result, PsubdError):
+            failures.append(result)
+            told.append({"error": {"code": result.code, "detail": result.detail}})
+        else:
+            told.append({"partition": result.partition, "offset": result.offset})
+    if failures and len(failures) == len(told):
+        first = failures[0]
+        first.members = {**first.members, "results": told, "failed": len(failures)}
+        raise first
+    return json_answer({"results": told, "failed": len(failures)}, 207 if failures else 200)

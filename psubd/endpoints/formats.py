@@ -1,0 +1,64 @@
+"""Messages as JSON and NDJSON (contract, section 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from psubd.model import Delivered
+from psubd.shown import header_members, member, payload
+
+
+class Read(msgspec.Struct, frozen=True):
+    """One message of an answer. Every member is always there but the last three, which belong to a group (``attempt``) or to explicit acks."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: Any
+    value: str | None
+    encoding: str
+    headers: dict[str, Any]
+    attempt: int | UnsetType = UNSET
+    ack: str | UnsetType = UNSET
+    epoch: int | UnsetType = UNSET
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """A whole JSON answer. ``acked`` and ``lost`` are there where tokens were sent, ``next`` in a replay."""
+
+    messages: list[Read]
+    next: str | UnsetType = UNSET
+    acked: int | UnsetType = UNSET
+    lost: list[str] | UnsetType = UNSET
+
+
+def as_read(delivered: Delivered) -> Read:
+    """A message as its JSON members."""
+    message = delivered.message
+    value, encoding = payload(message.value)
+    return Read(
+        delivered.topic,
+        delivered.partition,
+        message.offset,
+        message.timestamp,
+        member(message.key),
+        value,
+        encoding,
+        header_members(message.headers),
+        UNSET if delivered.attempt is None else delivered.attempt,
+        UNSET if delivered.token is None else delivered.token,
+        UNSET if delivered.epoch is None else delivered.epoch,
+    )
+
+
+def json_lines(messages: Sequence[Delivered]) -> bytes:
+    """One message a line, each line ended."""
+    encode = msgspec.json.Encoder().encode_into
+    lines = bytearray()
+    for delivered in messages:
+        encode(as_read(delivered), lines, len(lines))
+        lines += b"\n"
+    return bytes(lines)
