@@ -1,0 +1,72 @@
+"""All of the manager's routes, with their parts handed to each other."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from psubd import __version__
+from psubd.interfaces import IClock, IGate, INodes, IRegistrar, IRegistry, IStorage, ISubscriber, Route
+from psubd.manager.applications import Applications
+from psubd.manager.bindings import BoundApplications
+from psubd.manager.events import Events
+from psubd.manager.groups import Groups
+from psubd.manager.guard import Guard
+from psubd.manager.journal import Journal
+from psubd.manager.metrics import Metrics
+from psubd.manager.openapi import OpenApi
+from psubd.manager.peek import Peek
+from psubd.manager.probes import Probes
+from psubd.manager.records import Records
+from psubd.manager.sessions import Sessions
+from psubd.manager.signin import SignIns
+from psubd.manager.status import StatusDesk
+from psubd.manager.tokens import Tokens
+from psubd.manager.topics import Topics
+
+
+def routes(
+    *,
+    registrar: IRegistrar,
+    registry: IRegistry,
+    gate: IGate,
+    storage: IStorage,
+    subscriber: ISubscriber,
+    nodes: INodes,
+    clock: IClock,
+    metrics: CollectorRegistry,
+    hosts: Iterable[str] = (),
+    manager_secure_cookie: bool = False,
+    version: str = __version__,
+    config_view: Mapping[str, Any] | None = None,
+    ready: Callable[[], str | None] = lambda: None,
+) -> list[Route]:
+    """The routes of the manager port.
+
+    :param metrics: what ``/metrics`` shows.
+    :param hosts: names that the manager answers to, beside loopback.
+    :param manager_secure_cookie: whether the session's cookie is ``Secure`` though the port itself speaks plain HTTP: a proxy in front has TLS.
+    :param config_view: the settings in effect for ``/api/v1/status``, credentials taken out.
+    :param ready: why this node does not serve now, beside troubles of storage and registry (it is about to stop); None: it does.
+    """
+
+    def trouble() -> str | None:
+        return ready() or storage.trouble() or registry.trouble()
+
+    sessions = Sessions(clock)
+    guard = Guard(registrar, registry, sessions, hosts)
+    records, journal = Records(registry), Journal(registry, clock)
+    described = [
+        *Probes(guard, trouble).routes(),
+        *SignIns(guard, sessions, clock, manager_secure_cookie).routes(),
+        *Tokens(guard, registrar, records).routes(),
+        *Applications(guard, registrar, records, clock).routes(),
+        *Topics(guard, registrar, records, storage).routes(),
+        *Peek(guard, journal, records, storage).routes(),
+        *BoundApplications(guard, registrar, records, gate).routes(),
+        *Groups(guard, subscriber, records).routes(),
+        *StatusDesk(guard, storage, registry, nodes, clock, trouble, version, config_view or {}).routes(),
+        *Events(guard, journal, clock).routes(),
+        *Metrics(guard, metrics).routes(),
+    ]
+    return [*described, *OpenApi(guard, described, version).routes()]
