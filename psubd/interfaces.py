@@ -216,6 +216,10 @@ class ISubscriber(Interface):
     def forget_group(group: str, actor: str) -> "Deferred[None]":
         """Delete the group: its cursors and its place in the registry. Polls that wait on it end NotFound. Fails with NotFound."""
 
+    def listen(told: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``told`` with a line for each thing that an operator should know of a group and that nobody did to it, its kind first:
+        ``group.places_missing shop orders partitions 3-5: ...``. Returns what ends it."""
+
 
 class IRegistrar(Interface):
     """Applications, topics, bindings, tokens: every rule of registering them. ``actor`` is who did it, for the audit ("token ci, 10.0.0.7").

@@ -63,6 +63,13 @@ def names_of(snapshot: ISnapshot, application: str | None) -> list[str]:
     return own + list(names[first:last])
 
 
+def check_room(snapshot: ISnapshot, name: str) -> None:
+    """:raises TooManyGroups: the group is not there, and would be one too many."""
+    application = application_of(name)
+    if snapshot.get(path_of(name)) is None and len(names_of(snapshot, application)) >= MAX_GROUPS:
+        raise TooManyGroups(f"application {application!r} has {MAX_GROUPS} groups, which is the most; delete one that is not used")
+
+
 def enrol(name: str, topics: Mapping[str, GroupTopic], what: str, now: int, reset: bool = False) -> Callable[[ISnapshot, int], Plan]:
     """The change that writes ``topics`` into the group's record, and makes the group where it is not there.
 
@@ -75,8 +82,7 @@ def enrol(name: str, topics: Mapping[str, GroupTopic], what: str, now: int, rese
         group = group_of(snapshot, name)
         application = application_of(name)
         if group is None:
-            if len(names_of(snapshot, application)) >= MAX_GROUPS:
-                raise TooManyGroups(f"application {application!r} has {MAX_GROUPS} groups, which is the most; delete one that is not used")
+            check_room(snapshot, name)
             group = Group(name, application, serial, now)
         written = {topic: record for topic, record in topics.items() if still_bound(snapshot, application, topic, record)}
         if not written:

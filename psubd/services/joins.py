@@ -10,7 +10,8 @@ from psubd.errors import Internal, PsubdError, TopicMissing, TopicNotBound
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
 from psubd.model import Binding, Bounds, Commit, Group, GroupTopic, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
-from psubd.services.group_records import application_of, enrol, group_of, still_bound
+from psubd.services.group_records import application_of, check_room, enrol, group_of, still_bound
+from psubd.services.notices import Notices
 from psubd.services.places import Place, begin, place_of
 from psubd.services.rounds import Locks, outcomes
 
@@ -26,11 +27,14 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Joiner:
-    """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile."""
+    """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile. :param notices: told of places that
+    are missing."""
 
-    def __init__(self, storage: IStorage, registry: IRegistry, gate: IGate, clock: IClock, locks: Locks, committer: Committer) -> None:
+    def __init__(
+        self, storage: IStorage, registry: IRegistry, gate: IGate, clock: IClock, *, locks: Locks, committer: Committer, notices: Notices
+    ) -> None:
         self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
-        self._locks, self._committer = locks, committer
+        self._locks, self._committer, self._notices = locks, committer, notices
 
     async def join(self, name: str, topics: Iterable[str]) -> dict[str, Joined | PsubdError]:
         """The group's standing on each of ``topics``, or why there is none. Never fails."""
@@ -86,6 +90,8 @@ class Joiner:
                 new[topic] = msgspec.structs.replace(record, uid=uid)
             else:
                 records[topic] = record
+        if starting:
+            check_room(self._registry.snapshot(), name)  # before anything is kept in the storage for a group that may not be
         begun = await outcomes([self._begin(name, bound[topic], stored[topic].uid) for topic in starting])
         for topic, outcome in zip(starting, begun, strict=True):
             if isinstance(outcome, Failure):
@@ -118,12 +124,16 @@ class Joiner:
 
     async def _places(self, name: str, binding: Binding, record: GroupTopic, kept: Mapping[TopicPartition, Commit]) -> dict[int, Place]:
         bounds: dict[int, Bounds] = await self._storage.bounds(binding.topic)
-        return {
+        places = {
             partition: place_of(
                 f"{name} {binding.topic}/{partition}", kept.get(TopicPartition(binding.topic, partition)), record, binding.start, bound
             )
             for partition, bound in bounds.items()
         }
+        missing = [partition for partition, place in places.items() if place.missing]
+        if missing:
+            self._notices.places_missing(name, binding.topic, missing)
+        return places
 
 
 def refusal(failure: Failure) -> PsubdError:

@@ -54,9 +54,11 @@ class Monitor(Collector):
         self._turn()
 
     def stop(self) -> None:
-        """End; a round that is under way is left."""
+        """End; a round that is under way is left. One that was never started: nothing happens."""
+        if self._next is None:
+            return
         self._metrics.unregister(self)
-        if self._next is not None and self._next.active():
+        if self._next.active():
             self._next.cancel()
         self._next = None
         if self._round is not None:

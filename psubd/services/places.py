@@ -20,12 +20,14 @@ class Place(msgspec.Struct, frozen=True):
     """Where a group stands on a partition.
 
     :ivar done: what is done past ``offset``. :ivar end: the log's end of that moment. :ivar kept: whether the storage's commit says just this.
+    :ivar missing: the storage had no place of today's at all.
     """
 
     offset: int
     done: Ranges
     end: int
     kept: bool
+    missing: bool = False
 
 
 async def begin(storage: IStorage, group: str, topic: Topic, binding: Binding, reset: int = 0) -> dict[int, int]:
@@ -66,16 +68,14 @@ def todays(commit: Commit | None, record: GroupTopic) -> Cursor | None:
 
 
 def place_of(who: str, commit: Commit | None, record: GroupTopic, start: Start, bound: Bounds) -> Place:
-    """Where a known group goes on, given what the storage kept for it and how the log lies now. What differs is logged.
+    """Where a known group goes on, given what the storage kept for it and how the log lies now. What differs is logged, but for a place that is
+    missing: repeated from the first message, never skipped.
 
     :param who: group, topic and partition, for the log.
     """
     cursor = todays(commit, record)
     if cursor is None:
-        log.warn(
-            "{who}: no place of today's is kept; it goes on at the first message, offset {first}: repeated, never skipped", who=who, first=bound.first
-        )
-        return Place(bound.first, (), bound.end, False)
+        return Place(bound.first, (), bound.end, False, missing=True)
     if cursor.offset > bound.end:
         offset = bound.first if start == "earliest" else bound.end
         log.warn(

@@ -8,10 +8,10 @@ from psubd.interfaces import Plan
 from psubd.keys import digest, make
 from psubd.model import Application, CredentialKind, Key, Topic
 from psubd.services.registrar_clearing import Clearing
-from psubd.services.registrar_desk import carried_through
 from psubd.services.registrar_rolls import Rolls, put
 from psubd.services.registrar_rules import OVERLAP_S, check_application_id, check_choice, check_name, within
 from psubd.services.registrar_topics import Topics
+from psubd.services.rounds import carried_through
 
 KINDS: tuple[CredentialKind, ...] = ("pubkey", "secret", "subkey")
 

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from psubd.errors import PsubdError
 from psubd.interfaces import IClock, IRegistry, ISnapshot, IStorage, Plan
 from psubd.services.registrar_rolls import Rolls
+from psubd.services.rounds import carried_through
 
 T = TypeVar("T")
 
@@ -59,10 +60,3 @@ class Desk:
             await self._storage.forget(group, topic)
         except PsubdError as failed:
             self.log.warn("places of group {group} stay in the storage, where they count no more: {why}", group=group, why=failed.detail)
-
-
-def carried_through(work: Coroutine[Any, Any, T]) -> "Deferred[T]":
-    """The work's result. Cancelling gives up the result only: half of a registration is worse than one that nobody waits for."""
-    waited: Deferred[T] = Deferred()
-    Deferred.fromCoroutine(work).addCallbacks(waited.callback, waited.errback)
-    return waited

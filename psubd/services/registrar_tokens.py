@@ -9,9 +9,10 @@ from psubd.errors import ConfigError, Exists, InUse
 from psubd.interfaces import Delete, Plan
 from psubd.keys import digest, make
 from psubd.model import Role, Token
-from psubd.services.registrar_desk import Desk, carried_through
+from psubd.services.registrar_desk import Desk
 from psubd.services.registrar_rolls import Rolls, put
 from psubd.services.registrar_rules import check_choice, check_token_name
+from psubd.services.rounds import carried_through
 
 ROLES: tuple[Role, ...] = ("admin", "viewer", "metrics")
 

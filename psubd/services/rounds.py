@@ -81,3 +81,10 @@ async def all_of(jobs: Iterable[Job[T]], at_once: int = 16) -> list[T]:
         else:
             found.append(outcome)
     return found
+
+
+def carried_through(work: Job[T]) -> "Deferred[T]":
+    """The work's result. Cancelling gives up the result only: half of a registration, or of a reset, is worse than one that nobody waits for."""
+    waited: Deferred[T] = Deferred()
+    Deferred.fromCoroutine(work).addCallbacks(waited.callback, waited.errback)
+    return waited

@@ -16,10 +16,11 @@ from psubd.services.commits import Committer
 from psubd.services.group_records import ROOT, application_of, check_name
 from psubd.services.groups import LiveGroup
 from psubd.services.joins import Joiner
+from psubd.services.notices import Notices
 from psubd.services.polls import WaitingPoll, check_mode
 from psubd.services.replay import Replayer
 from psubd.services.resets import Resetter
-from psubd.services.rounds import Locks, all_of
+from psubd.services.rounds import Locks, all_of, carried_through
 from psubd.services.tallies import Tallies
 from psubd.services.views import Views
 
@@ -65,8 +66,9 @@ class Subscriber:
         self._tallies = Tallies(metrics)
         self._windows = Windows(window_bytes, self._shed)
         self._committer = Committer(storage, nodes, clock, commit_interval_ms, self._tallies)
+        self._notices = Notices()
         locks = Locks()
-        self._joiner = Joiner(storage, registry, gate, clock, locks, self._committer)
+        self._joiner = Joiner(storage, registry, gate, clock, locks=locks, committer=self._committer, notices=self._notices)
         self._views = Views(storage, registry, nodes, clock, self._live)
         self._resetter = Resetter(storage, registry, gate, nodes, clock, locks=locks, committer=self._committer, live=self._live)
         self._replayer = Replayer(storage, gate, clock, self._views, self._tallies)
@@ -107,10 +109,13 @@ class Subscriber:
         return Deferred.fromCoroutine(self._views.group(name))
 
     def reset(self, group: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> "Deferred[dict[int, int]]":
-        return Deferred.fromCoroutine(self._resetter.reset(group, topic, partitions, to, dry_run, actor))
+        return carried_through(self._resetter.reset(group, topic, partitions, to, dry_run, actor))
 
     def forget_group(self, group: str, actor: str) -> "Deferred[None]":
-        return Deferred.fromCoroutine(self._resetter.forget(group, actor))
+        return carried_through(self._resetter.forget(group, actor))
+
+    def listen(self, told: Callable[[str], None]) -> Callable[[], None]:
+        return self._notices.listen(told)
 
     # --- inside ---
 

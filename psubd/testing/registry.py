@@ -27,11 +27,12 @@ class MemoryRegistry:
     """All at once: a change is made, shown and answered before `change` returns. To be started like any other.
 
     :param past: a registry whose tree, history and epoch this one begins with: what a restart finds.
+    :param beside: a registry that shares its tree with this one, as that of another node: each change is shown to both at once.
     :ivar refuse: set it, and every change fails with it and writes nothing.
     :ivar held: set it, and changes wait until `release`.
     """
 
-    def __init__(self, clock: IClock, past: "MemoryRegistry | None" = None) -> None:
+    def __init__(self, clock: IClock, past: "MemoryRegistry | None" = None, beside: "MemoryRegistry | None" = None) -> None:
         self._clock = clock
         self._mirror = Mirror()
         self._queue: deque[Asked] = deque()
@@ -41,8 +42,11 @@ class MemoryRegistry:
         self.node_id = "memory"
         self.epoch = 0
         self._started_ms = 0
-        if past is not None:
-            self._inherit(past)
+        self._nodes: list[MemoryRegistry] = [] if beside is None else beside._nodes
+        self._nodes.append(self)
+        found = past or beside
+        if found is not None:
+            self._inherit(found)
 
     def _inherit(self, past: "MemoryRegistry") -> None:
         self._mirror.load(past._mirror.tree.entries(), past.history(0))
@@ -121,5 +125,6 @@ class MemoryRegistry:
         except Exception:  # noqa: BLE001 - what a plan raises is its caller's
             asked.done.errback(Failure())
             return
-        self._mirror.show(change, steps)
+        for node in self._nodes:
+            node._mirror.show(change, steps)
         asked.done.callback(change)

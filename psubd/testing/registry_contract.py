@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.trial.unittest import SkipTest
 from zope.interface.verify import verifyObject
 
 from psubd.errors import Exists, PsubdError, RegistryUnavailable, TooLarge
@@ -15,9 +14,10 @@ T = TypeVar("T")
 
 
 class RegistryContract:
-    """A mixin for a `SynchronousTestCase`. Nothing here takes it that only this process writes: `second` is another writer, where there can be.
+    """A mixin for a `SynchronousTestCase`. Nothing here takes it that only this process writes; what two writers see of each other is in
+    `SharedRegistryContract`.
 
-    The host sets ``registry`` (started) in its ``setUp``, and provides `wait`, `restart`, and `second` where the registry is shared.
+    The host sets ``registry`` (started) in its ``setUp``, and provides `wait` and `restart`.
     """
 
     registry: IRegistry
@@ -39,10 +39,6 @@ class RegistryContract:
     def restart(self, crash: bool = False) -> IRegistry:
         """Another registry on what the present one has stored, started; ``crash``: as after a kill, without a stop."""
         raise NotImplementedError
-
-    def second(self) -> IRegistry | None:
-        """Another registry on the same store at the same time, started; None where there can be none."""
-        return None
 
     # --- words
 
@@ -344,17 +340,17 @@ class RegistryContract:
         self.registry = self.restart()
         self.assertEqual(len(self.registry.snapshot().children("/topics")), 5)
 
-    # --- two writers
 
-    def other(self) -> IRegistry:
-        found = self.second()
-        if found is None:
-            raise SkipTest("one process alone writes this registry")
-        return found
+class SharedRegistryContract(RegistryContract):
+    """For a registry that many nodes write. The host provides `second`, too."""
+
+    def second(self) -> IRegistry:
+        """Another registry on the same store at the same time, started."""
+        raise NotImplementedError
 
     def test_two_writers(self) -> None:
         """Changes of two nodes have one numbering; each plan sees what the other node left, and both end with the same tree and history."""
-        other = self.other()
+        other = self.second()
 
         def plan(snapshot: ISnapshot, serial: int) -> Plan:
             present = snapshot.get("/topics/count")
@@ -369,7 +365,7 @@ class RegistryContract:
 
     def test_the_other_is_heard(self) -> None:
         """After a sync, what another node changed is in the snapshot, and the listeners were called for it in order."""
-        other = self.other()
+        other = self.second()
         heard: list[Change] = []
         self.registry.listen(heard.append)
         made = [self.make(Put("/topics/t", b"%d" % n), registry=other) for n in range(3)]

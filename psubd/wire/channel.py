@@ -13,7 +13,8 @@ Reading goes through these states:
     LINGER  nothing that comes can be read: it is dropped until the client has read its answer and closes
     CLOSED  the transport was told to close
 
-The transport is never paused, since a paused one does not see its client go away.
+The transport is read on while a request waits, since one that is paused does not see its client go away. Only behind a client that has sent
+a lot more than the request that waits it is paused, and the channel looks by itself from time to time whether the client is still there.
 """
 
 from enum import Enum, auto
@@ -60,7 +61,7 @@ class Channel(Protocol):
     :ivar request: the one whose answer is not out yet.
     :ivar close_after: the present answer is the connection's last.
     :ivar unasked: the client waits for 100 Continue before it sends the body.
-    :ivar expecting: bytes of a request wait in the kernel.
+    :ivar expecting: bytes of a request wait in the kernel. :ivar held: enough has come behind a request that waits: the transport is paused.
     :ivar read_deadline: when what is awaited from the client must be there, in ms of the clock that never jumps. :ivar write_deadline: when to
         look next whether the client takes its answer.
     """
@@ -80,6 +81,7 @@ class Channel(Protocol):
         self.expecting = False
         self.partial = False
         self.advancing = False
+        self.held = False
         self.dropped = 0
         self.read_deadline: float = inf
         self.write_deadline: float = inf
@@ -155,6 +157,8 @@ class Channel(Protocol):
                 pass
         finally:
             self.advancing = False
+        if len(self.buffer) <= self.settings.pipelined_bytes:
+            self.let_go()
 
     def step(self) -> bool:
         """Do the next thing with what is in the buffer. False: nothing can be done now."""
@@ -165,9 +169,22 @@ class Channel(Protocol):
         if self.reading is Reading.SPILL:
             return self.read_spill()
         if self.reading is Reading.DONE and len(self.buffer) > self.settings.pipelined_bytes:
-            log.debug("a client sent too much behind a request that waits: closed")
-            self.abort()
+            self.hold()
         return False
+
+    def hold(self) -> None:
+        """Take no more behind a request that waits: its client finds the line full until the answer is out."""
+        if not self.held:
+            self.held = True
+            self.line.transport.pauseProducing()
+        if self.read_deadline == inf:
+            self.await_bytes(self.settings.sweep_ms)
+
+    def let_go(self) -> None:
+        """Take on what comes."""
+        if self.held:
+            self.held = False
+            self.line.transport.resumeProducing()
 
     def read_head(self) -> bool:
         """Begin the next request."""
@@ -308,7 +325,7 @@ class Channel(Protocol):
         """Hand the request's answer over."""
         if self.reading is Reading.BODY:
             self.spill()
-        if answer.settle is not None and self.line.peek() == b"":
+        if answer.settle is not None and self.line.gone():
             settled(answer.settle, -1)
             self.abort()
             return
@@ -364,13 +381,14 @@ class Channel(Protocol):
         if not unread or self.dropped > self.settings.drain_bytes:
             self.lose()
             return
-        if self.read_deadline == inf:
+        if self.read_deadline == inf or self.held:
             self.await_bytes(self.settings.drain_ms)
         self.reading = Reading.LINGER
         self.drop(len(self.buffer))
         self.buffer.clear()
         if self.reading is not Reading.LINGER:
             return
+        self.let_go()
         if ITCPTransport.providedBy(self.transport) and not self.line.layered:
             self.line.transport.loseWriteConnection()
 
@@ -417,5 +435,7 @@ class Channel(Protocol):
             self.refuse_body(RequestTimeout(f"nothing of the body arrived for {self.settings.body_timeout_ms} ms"))
         elif self.reading in (Reading.SPILL, Reading.LINGER):
             self.enough()
-        elif self.reading is Reading.CLOSED:
+        elif self.reading is Reading.CLOSED or self.line.gone():
             self.abort()
+        elif self.held:
+            self.await_bytes(self.settings.sweep_ms)

@@ -25,6 +25,9 @@ from psubd.interfaces import IClock
 
 log = Logger()
 
+GONE = frozenset((7, 8))
+"""TCP_CLOSE and TCP_CLOSE_WAIT (``linux/net/tcp_states.h``): the client sent RST, or FIN."""
+
 
 class Line:
     """A connection's transport, from its outside down to the socket.
@@ -68,6 +71,17 @@ class Line:
             return None
         except OSError:
             return b""
+
+    def gone(self) -> bool:
+        """Whether the client has closed or broken the connection, as far as the kernel knows. Bytes that wait to be read do not hide it, where
+        the socket is TCP's (Linux: TCP_INFO, tcp(7); its first byte is the state)."""
+        waits, handle = self.peek(), self.handle()
+        if not waits or handle is None:
+            return waits == b""
+        try:
+            return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in GONE
+        except OSError:
+            return False
 
 
 class Feeder(Protocol):

@@ -11,8 +11,8 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
     :ivar max_head_bytes: request line, field lines and the empty line together; over it: 431.
     :ivar max_header_lines: field lines; over it: 431.
     :ivar max_target_bytes: the request target; over it: 414.
-    :ivar pipelined_bytes: kept of what comes behind a request that waits for its answer; more closes the connection, since the transport is
-        never paused then (a paused one does not see its client go away).
+    :ivar pipelined_bytes: kept of what comes behind a request that waits for its answer; beyond it the transport is paused until the answer is
+        out. Our own number.
     :ivar stray_body_bytes: a body of that size is read and dropped on a route that takes none (some clients send ``{}`` with DELETE); over
         it: 413. Our own number.
     :ivar drain_bytes: read of a refused body to keep the connection. :ivar drain_ms: for so long.

@@ -10,12 +10,12 @@ from psubd.errors import RegistryUnavailable
 from psubd.interfaces import Put
 from psubd.testing.clock import FakeClock
 from psubd.testing.registry import MemoryRegistry
-from psubd.testing.registry_contract import RegistryContract
+from psubd.testing.registry_contract import SharedRegistryContract
 
 T = TypeVar("T")
 
 
-class MemoryRegistryTests(RegistryContract, SynchronousTestCase):
+class MemoryRegistryTests(SharedRegistryContract, SynchronousTestCase):
     """`psubd.testing.registry.MemoryRegistry`."""
 
     def setUp(self) -> None:
@@ -37,6 +37,11 @@ class MemoryRegistryTests(RegistryContract, SynchronousTestCase):
         again = MemoryRegistry(self.clock, past=self.registry)
         self.wait(again.start())
         return again
+
+    def second(self) -> MemoryRegistry:
+        other = MemoryRegistry(self.clock, beside=self.registry)
+        self.wait(other.start())
+        return other
 
     def test_refuse(self) -> None:
         """A test can have every change refused; nothing is written, and it goes on when the test says so."""

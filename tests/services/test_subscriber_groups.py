@@ -1,6 +1,7 @@
 """Groups: how they come to be, where they begin, what is committed, what a restart finds."""
 
 import msgspec
+from twisted.internet.defer import CancelledError
 
 from psubd.delivery.cursor import decode
 from psubd.errors import RegistryUnavailable, StorageUnavailable, TooManyGroups
@@ -111,6 +112,20 @@ class LimitTests(SubscriberTestCase):
         self.wait(self.subscriber.forget_group("shop.g6", "test"))
         self.assertEqual(self.take(group="shop.more"), [])
 
+    def test_refused_groups_leave_the_storage(self):
+        """Nothing is kept in the storage for groups that are refused: names are cheap, and a tenant could fill the disk with them."""
+        self.fill(999)
+        for number in range(3):
+            self.failureResultOf(self.poll(group=f"shop.more{number}"), TooManyGroups)
+            self.assertEqual(self.committed(f"shop.more{number}"), {})
+
+    def test_dry_run(self):
+        """A dry run of a reset that would make one more is refused as the reset is; of a group that is there it is not."""
+        self.fill(999)
+        for dry_run in (True, False):
+            self.failureResultOf(self.subscriber.reset("shop.more", "orders", None, "latest", dry_run, "test"), TooManyGroups)
+            self.wait(self.subscriber.reset("shop.g5", "orders", None, "latest", dry_run, "test"))
+
     def test_refused_groups_leave_memory(self):
         """Groups that were refused do not stay in memory."""
         self.fill(999)
@@ -118,6 +133,87 @@ class LimitTests(SubscriberTestCase):
             self.failureResultOf(self.poll(group=f"shop.more{number}"), TooManyGroups)
         self.clock.advance(15_000)
         self.assertEqual(self.metric("psubd_groups_loaded"), 0)
+
+
+class ForgetTests(SubscriberTestCase):
+    def test_while_a_topic_is_granted(self):
+        """The application's own group, deleted while it is granted another topic: its place there stays where the grant put it."""
+        self.create_topic("news")
+        self.publish("news", count=3)
+        self.take()
+        self.storage.held.add("forget")
+        forgotten = self.subscriber.forget_group("shop", "test")
+        self.bind("shop", "news", start="latest")
+        self.storage.release("forget")
+        self.wait(forgotten)
+        self.assertEqual(self.committed(), {("news", 0): 3})
+        self.publish("news")
+        self.assertEqual(self.drain(topics=("news",)), [("news", 0, 3)])
+
+    def test_a_client_that_leaves(self):
+        """A deletion whose client goes away is carried through."""
+        self.take(group="shop.g")
+        self.registry.held = True
+        forgotten = self.subscriber.forget_group("shop.g", "test")
+        forgotten.cancel()
+        self.failureResultOf(forgotten, CancelledError)
+        self.registry.release()
+        self.assertIsNone(group_of(self.registry.snapshot(), "shop.g"))
+        self.assertEqual(self.committed("shop.g"), {})
+
+
+class NoticeTests(SubscriberTestCase):
+    def setUp(self):
+        super().setUp()
+        self.told = []
+        self.end = self.subscriber.listen(self.told.append)
+
+    def test_partitions_added(self):
+        """Partitions that were added are read from their first message, and the listeners are told, once for each group."""
+        self.take()
+        self.take(group="shop.g")
+        self.wait(self.registrar.alter_topic("orders", {"partitions": 6}, "test", None))
+        self.assertEqual(self.told, [])
+        self.publish(partition=4)
+        self.assertEqual(self.drain(), [("orders", 4, 0)])
+        self.assertEqual(self.told, ["group.places_missing shop orders partitions 3-5: no place was kept, read from the first message"])
+        self.drain(group="shop.g")
+        self.assertEqual(len(self.told), 2)
+        self.clock.advance(500)
+        self.restart()
+        self.subscriber.listen(self.told.append)
+        self.drain()
+        self.assertEqual(len(self.told), 2)
+
+    def test_expired(self):
+        """So with places that the storage lost."""
+        self.publish(count=2)
+        self.drain()
+        self.restart()
+        self.wait(self.storage.forget("shop", None))
+        self.subscriber.listen(self.told.append)
+        self.assertEqual(len(self.drain()), 2)
+        self.assertEqual(self.told, ["group.places_missing shop orders partitions 0-2: no place was kept, read from the first message"])
+
+    def test_nothing_to_tell(self):
+        """A new group, one that is reset, and one whose binding is made again miss nothing."""
+        self.publish(count=2)
+        self.drain(group="shop.g")
+        self.wait(self.subscriber.reset("shop.g", "orders", [0], "earliest", False, "test"))
+        self.drain(group="shop.g")
+        self.unbind("shop", "orders")
+        self.bind("shop", "orders")
+        self.drain(group="shop.g")
+        self.drain()
+        self.assertEqual(self.told, [])
+
+    def test_ended(self):
+        """Who ended it hears no more."""
+        self.end()
+        self.take()
+        self.wait(self.registrar.alter_topic("orders", {"partitions": 6}, "test", None))
+        self.drain()
+        self.assertEqual(self.told, [])
 
 
 class CommitTests(SubscriberTestCase):

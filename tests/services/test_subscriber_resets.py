@@ -1,6 +1,8 @@
 """Moving a cursor, in use or not; how groups stand."""
 
-from psubd.errors import BadParameter, NotFound, RegistryUnavailable, StorageUnavailable, TopicMissing, TopicNotBound
+from twisted.internet.defer import CancelledError
+
+from psubd.errors import BadParameter, NotFound, RegistryUnavailable, StorageTimeout, StorageUnavailable, TopicMissing, TopicNotBound
 from psubd.services.group_records import group_of
 from tests.services.house import SubscriberTestCase
 
@@ -161,6 +163,82 @@ class ResetTests(SubscriberTestCase):
         self.storage.release("commit")
         self.wait(reset)
         self.assertEqual(self.got(waiting), [("orders", 0, 4)])
+
+    def test_a_client_that_leaves(self):
+        """A reset whose client goes away in the middle is carried through: the named partition is moved, the others keep their places."""
+        for partition in range(2):
+            self.publish(partition=partition, count=5)
+        self.drain()
+        self.restart()
+        self.storage.held.add("commit")
+        reset = self.reset({0: 4})
+        reset.cancel()
+        self.failureResultOf(reset, CancelledError)
+        self.storage.release("commit")
+        self.assertEqual(self.offsets(), [(0, 4)])
+
+    def test_a_client_that_leaves_before_the_registry_has_it(self):
+        """The same where it goes away while the registry writes, of a group in use."""
+        for partition in range(2):
+            self.publish(partition=partition, count=5)
+        self.drain()
+        self.registry.held = True
+        reset = self.reset({0: 4})
+        reset.cancel()
+        self.failureResultOf(reset, CancelledError)
+        self.registry.release()
+        self.assertEqual(self.offsets(), [(0, 4)])
+
+    def test_storage_away_not_loaded(self):
+        """Where nothing could be kept for a group that is not loaded, nothing is moved: neither what was named nor what was not."""
+        for partition in range(2):
+            self.publish(partition=partition, count=5)
+        self.drain()
+        self.publish()
+        self.restart()
+        self.storage.failing["commit"] = StorageUnavailable("away")
+        self.failureResultOf(self.reset({0: 3}), StorageUnavailable)
+        self.storage.failing.clear()
+        self.assertEqual(self.offsets(), [(0, 5)])
+        self.wait(self.reset({0: 3}))
+        self.assertEqual(self.offsets(), [(0, 3), (0, 4), (0, 5)])
+
+    def test_storage_away_new_group(self):
+        """Where the place of a new group could not be kept, there is no such group."""
+        self.storage.failing["commit"] = StorageUnavailable("away")
+        self.failureResultOf(self.reset("latest", group="shop.g"), StorageUnavailable)
+        self.assertIsNone(group_of(self.registry.snapshot(), "shop.g"))
+        self.storage.failing.clear()
+
+    def test_storage_away_new_topic(self):
+        """A group that stood on another topic stands on that one only."""
+        self.create_topic("news")
+        self.bind("shop", "news")
+        self.wait(self.reset("latest", group="shop.g"))
+        self.storage.failing["commit"] = StorageUnavailable("away")
+        self.failureResultOf(self.reset("latest", group="shop.g", topic="news"), StorageUnavailable)
+        self.storage.failing.clear()
+        self.assertEqual(list(group_of(self.registry.snapshot(), "shop.g").topics), ["orders"])
+
+    def test_storage_in_doubt(self):
+        """Where it cannot be told whether the place was kept, the reset stands: what it left counts no more."""
+        self.publish(count=5)
+        self.wait(self.reset({0: 2}))
+        self.storage.failing["commit"] = StorageTimeout("no answer")
+        self.failureResultOf(self.reset({0: 4}), StorageTimeout)
+        self.storage.failing.clear()
+        self.assertEqual([offset for _, offset in self.offsets()], [0, 1, 2, 3, 4])
+
+    def test_revoked_meanwhile(self):
+        """A binding that goes while the storage fails: the reset's own failure is told, and the group does not stand on the topic again."""
+        self.storage.held.add("commit")
+        reset = self.reset("latest")
+        self.unbind("shop", "orders")
+        self.storage.failing["commit"] = StorageUnavailable("away")
+        self.storage.release("commit")
+        self.failureResultOf(reset, StorageUnavailable)
+        self.storage.failing.clear()
+        self.assertEqual(group_of(self.registry.snapshot(), "shop").topics, {})
 
 
 class ViewTests(SubscriberTestCase):

@@ -105,18 +105,35 @@ class Lost(WireCase):
         peer.lose()
         self.assertEqual(len(self.waiting.calls), 1)
 
-    def test_flood(self) -> None:
-        """64 KiB behind a request that waits are kept; more breaks the connection."""
-        peer = self.peer().send(get())
-        peer.send(b"x" * 65_536)
+    def test_held(self) -> None:
+        """With more than 64 KiB behind a request that waits the transport is paused, until all that was sent before is answered; nothing is lost."""
+        peer = self.peer().send(get() + post(b"x" * 100) * 400)
+        self.assertEqual(peer.transport.producerState, "producing")
+        peer.send(post(b"x" * 100) * 400)
+        self.assertEqual(peer.transport.producerState, "paused")
+        self.clock.advance(600_000)
+        self.assertEqual((peer.closed, self.endpoint.calls), (False, []))
+        self.waiting.waits[0].callback(Answer())
+        self.assertEqual([response.status for response in peer.responses()], [200] * 801)
+        self.assertEqual(peer.transport.producerState, "producing")
+        self.clock.advance(74_000)
         self.assertFalse(peer.closed)
-        peer.send(b"x")
-        self.assertTrue(peer.transport.disconnected)
-        peer.lose()
-        self.assertEqual(self.waiting.cancelled, 1)
+        self.clock.advance(2000)
+        self.assertTrue(peer.closed)
 
-    def test_never_paused(self) -> None:
-        """The transport is never paused while a request waits or an answer is on its way."""
+    def test_held_behind_the_last(self) -> None:
+        """Where the answer is the connection's last, the line is taken on only to see its end: for 5 s."""
+        peer = self.peer().send(get("/get", "Connection: close") + b"x" * 70_000)
+        self.waiting.waits[0].callback(Answer(body=b"done"))
+        self.assertEqual(peer.response().body, b"done")
+        self.assertEqual(peer.transport.producerState, "producing")
+        self.clock.advance(4000)
+        self.assertFalse(peer.transport.disconnecting)
+        self.clock.advance(2000)
+        self.assertTrue(peer.transport.disconnecting)
+
+    def test_not_paused(self) -> None:
+        """The transport is not paused for less, whether a request waits or an answer is on its way."""
         peer = self.peer().send(get() + get())
         peer.transport.taking = False
         self.waiting.waits[0].callback(Answer(body=b"x" * 1_000_000))

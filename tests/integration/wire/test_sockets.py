@@ -3,6 +3,8 @@
 import http.client
 import time
 
+from twisted.internet.threads import deferToThread
+
 from psubd.interfaces import IOutlet
 from psubd.model import Answer
 from tests.integration.wire.case import Client, SocketCase
@@ -162,21 +164,42 @@ class Refusals(SocketCase):
             client.close()
 
     def test_flood(self) -> None:
-        """A client that sends without end behind a request that waits is cut off, and its request cancelled."""
+        """A client that sends a lot behind a request that waits has most of it left in the kernel, and gets all its answers, in order."""
         self.listen()
         client = self.connect().send(get("/wait"))
-
-        def flood() -> bool:
-            try:
-                for _ in range(1000):
-                    client.send(get() * 1000)
-            except ConnectionError:
-                return True
-            return False
-
-        self.assertTrue(self.run_client(flood))
-        self.until(lambda: self.waiting.cancelled == 1)
+        sent = deferToThread(client.send, get() * 40_000)
+        self.until(lambda: any(connection.held for connection in self.site.port.connections))
+        self.turn(0.1)
         self.assertEqual(self.endpoint.calls, [])
+        self.assertLess(self.metrics.get_sample_value("psubd_http_received_bytes_total", {"port": "data"}), 4 * 65_536)
+        self.waiting.waits[0].callback(Answer(body=b"first"))
+        bodies = self.run_client(lambda: [client.response()[2] for _ in range(40_001)])
+        self.assertEqual((bodies[0], bodies[1:] == [b"ok"] * 40_000), (b"first", True))
+        self.wait(sent)
+
+    def test_gone_behind_a_flood(self) -> None:
+        """A client that goes away with a lot unread behind its request is noticed all the same, by FIN and by RST; nothing of it is run."""
+        self.listen(write_timeout_ms=400)  # how often is looked follows from the shortest timeout
+        for leave in (Client.close, Client.reset):
+            self.waiting.cancelled = 0
+            client = self.connect().send(get("/wait"))
+            self.run_client(client.send, get() * 4000)
+            self.until(lambda: any(connection.held for connection in self.site.port.connections))
+            leave(client)
+            self.until(lambda: self.waiting.cancelled == 1)
+        self.assertEqual(self.endpoint.calls, [])
+
+    def test_gone_unseen_behind_a_flood(self) -> None:
+        """No answer is handed over to a client that has closed, although bytes of it are unread before its FIN."""
+        self.listen()
+        settled: list[int] = []
+        client = self.connect().send(get("/wait"))
+        self.run_client(client.send, get() * 4000)
+        self.until(lambda: any(connection.held for connection in self.site.port.connections))
+        client.close()
+        time.sleep(0.05)
+        self.waiting.waits[0].callback(Answer(body=b"message", settle=settled.append))
+        self.assertEqual(settled, [-1])
 
     def test_too_many_connections(self) -> None:
         """Connections over the bound read their 503."""

@@ -1,0 +1,76 @@
+"""This process: how it ends, what it may open, and how it tells the one who started it."""
+
+import atexit
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from twisted.logger import Logger
+
+from psubd.errors import ConfigError, PsubdError
+
+log = Logger()
+
+
+class Ending:
+    """The status that the process ends with.
+
+    twistd ends with 0 whatever happened in the reactor, and offers no other way (`twisted.scripts.twistd.runApp`): so the status is set at the
+    interpreter's exit, when everything of twistd's is done.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        atexit.register(self.leave)
+
+    def leave(self) -> None:
+        """End with the status, if it is one to tell."""
+        if self.status:
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                with suppress(OSError, ValueError, AttributeError):
+                    stream.flush()  # type: ignore[union-attr]
+            os._exit(self.status)
+
+
+def end_plainly(told: Exception) -> None:
+    """Let this exception end the process without a traceback, since it was told. Not SystemExit instead: twistd's parent process waits for
+    ever for a child that ends by it."""
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+        if raised is not told:
+            usual(kind, raised, trace)
+
+    sys.excepthook = hook
+
+
+def tell(lines: Sequence[str]) -> None:
+    """To the one who started psubd, and to the log (a daemon's standard error goes nowhere)."""
+    for line in lines:
+        log.error("{line}", line=line)
+        if sys.__stderr__ is not None:
+            print(f"psubd: {line}", file=sys.__stderr__, flush=True)
+
+
+def reasons(failed: BaseException) -> list[str]:
+    """Why it failed, a line each; a bug of ours goes to the log with its traceback."""
+    if isinstance(failed, ConfigError):
+        return failed.mistakes
+    if isinstance(failed, PsubdError):
+        return [failed.detail]
+    if isinstance(failed, OSError):
+        return [f"{failed.filename}: {failed.strerror}" if failed.filename else str(failed)]
+    log.failure("cannot start")
+    return [f"a bug of psubd's: {type(failed).__name__}: {failed}; the log has the traceback"]
+
+
+def raise_open_files(wanted: int) -> None:
+    """Raise the limit on open files towards ``wanted``, as far as the system lets this user; connections are files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

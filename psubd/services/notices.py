@@ -1,0 +1,46 @@
+"""What an operator should know of a group that nobody did to it."""
+
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
+
+log = Logger()
+
+SHOWN = 10
+"""Spans of partitions that are named; a topic may have thousands."""
+
+
+class Notices:
+    """Passes lines on to who listens, and to the log, which outlives the process."""
+
+    def __init__(self) -> None:
+        self._ears: dict[object, Callable[[str], None]] = {}
+
+    def listen(self, told: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``told`` with each line that comes. Returns what ends it."""
+        key = object()
+        self._ears[key] = told
+
+        def end() -> None:
+            self._ears.pop(key, None)
+
+        return end
+
+    def places_missing(self, group: str, topic: str, partitions: Iterable[int]) -> None:
+        """No place of today's was kept for a known group: partitions that were added, or places that expired in the storage."""
+        line = f"group.places_missing {group} {topic} partitions {spans(partitions)}: no place was kept, read from the first message"
+        log.warn("{line}: repeated, never skipped", line=line)
+        for told in list(self._ears.values()):
+            told(line)
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Numbers as "0, 3-5", the first ten spans of them."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in found[:SHOWN]]
+    return ", ".join(shown) + (" and more" if len(found) > SHOWN else "")

@@ -1,0 +1,133 @@
+"""``twistd psubd``: the command line. argv -> `Config` -> `psubd.compose`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.python import usage
+
+from psubd import compose
+from psubd.config import Config, load
+from psubd.errors import ConfigError
+
+
+class Options(usage.Options):
+    """What ``twistd psubd`` takes. After `parseOptions` the whole configuration is in `settings`.
+
+    A mistake is told on stderr and ends the process with status 1: twistd itself would print all of its help first, to stdout.
+    """
+
+    synopsis = "[options]"
+    settings: Config
+
+    optParameters = [
+        ["state", None, None, "Folder of the embedded store, the embedded registry and the tokens [default: /var/lib/psubd, or else ./psubd-state]"],
+        ["storage", None, None, "URL of the storage, see below [default: sqlite:]"],
+        ["registry", None, None, "URL of the registry, see below [default: sqlite:]"],
+        ["peer-address", None, None, "host:port where other nodes reach the peer port"],
+        ["mode", None, None, "pubsub, pub (no subscribing) or sub (no publishing) [default: pubsub]"],
+        ["workers", None, None, "Processes that share the data port; this version: 1 [default: 1]"],
+        ["config", None, None, "TOML file with the same settings, and those that have no option; the command line wins"],
+    ]
+    optFlags = [
+        ["demo", None, "Make application demo bound to topic demo, and print two curl lines that work"],
+        ["check", None, "Check all of the configuration and what it points at, say what was found, exit"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.repeated: dict[str, list[str]] = {}
+
+    def getUsage(self, width: int | None = None) -> str:
+        """As twisted's, and the URL schemes of the plugins that were found."""
+        usage_of_options: str = super().getUsage(width)
+        try:
+            schemes = compose.schemes()
+        except ConfigError as refused:
+            return "\n".join([usage_of_options, *refused.mistakes, ""])
+        lines = ["Storages:", *lines_of(schemes.storages.values()), "Registries:", *lines_of(schemes.registries.values())]
+        return "\n".join([usage_of_options, *lines, "", "psubd(8) and psubd.toml(5) say more.", ""])
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Data port, a Twisted endpoint description; repeatable [default: tcp:9090]"""
+        self.repeated.setdefault("listen", []).append(endpoint)
+
+    def opt_manager(self, endpoint: str) -> None:
+        """Manager port; repeatable [default: tcp:9091:interface=127.0.0.1]"""
+        self.repeated.setdefault("manager", []).append(endpoint)
+
+    def opt_peer(self, endpoint: str) -> None:
+        """Port for other nodes; needs a registry of many nodes [default: none]"""
+        self.repeated.setdefault("peer", []).append(endpoint)
+
+    def parseArgs(self, *rest: str) -> None:
+        """psubd takes options only."""
+        if rest:
+            raise usage.UsageError(f"{rest[0]!r} is not an option; twistd psubd --help lists them")
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """As twisted's, but mistakes are told plainly."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as refused:
+            refuse([line for line in str(refused).splitlines() if line])
+
+    def postOptions(self) -> None:
+        """Read, gather and judge the configuration."""
+        from twisted.internet import reactor  # taken here, since importing it installs one; twistd's --reactor came before
+
+        try:
+            self.settings = load(self.given(), self["config"], os.environ, compose.schemes(), partial(serverFromString, reactor))
+        except ConfigError as refused:
+            raise usage.UsageError(str(refused)) from None
+        if self["check"]:
+            # here and not in makeService: twistd would look at its pid file before, and go into the background after
+            raise SystemExit(0 if self.check(reactor) else 1)
+
+    def check(self, reactor: Any) -> bool:
+        """Run `compose.check` in a reactor of its own time."""
+        outcome: list[bool] = []
+
+        async def run() -> None:
+            try:
+                outcome.append(await compose.check(self.settings, reactor, sys.stdout))
+            finally:
+                reactor.stop()
+
+        reactor.callWhenRunning(lambda: Deferred.fromCoroutine(run()).addErrback(lambda failure: failure.printTraceback()))
+        reactor.run()
+        return outcome == [True]
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the command line names, by their names in `Config`."""
+        values: dict[str, Any] = dict(self.repeated)
+        for name in ("state", "storage", "registry", "peer-address", "mode", "workers"):
+            if self[name] is not None:
+                values[name.replace("-", "_")] = self[name]
+        if self["demo"]:
+            values["demo"] = True
+        return values
+
+
+def lines_of(factories: Any) -> list[str]:
+    """One line of --help for each plugin."""
+    return [f"  {factory.usage}" for factory in sorted(factories, key=lambda factory: factory.scheme)]
+
+
+def refuse(mistakes: Sequence[str]) -> NoReturn:
+    """Tell the mistakes and end."""
+    for mistake in mistakes:
+        print(f"psubd: {mistake}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def makeService(options: Options) -> IService:
+    """The daemon, not started."""
+    from twisted.internet import reactor  # as above
+
+    return compose.Daemon(options.settings, reactor)

@@ -1,0 +1,5 @@
+"""Acme's storages, for psubd to find."""
+
+from acme_storage import AcmeFactory
+
+acme = AcmeFactory()
