@@ -24,6 +24,7 @@ JSON_DEPTH = 64
 """Contract, section 6."""
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89aAbB][0-9a-fA-F]{2})\\u[dD][c-fC-F]")
 INT64 = 2**63 - 1
 
 # What a JSON body's text must match, where a shape names it (`msgspec.Meta`). `$` in Python also matches before a final line feed; the
@@ -140,7 +141,14 @@ def json_body(body: bytes, shape: type[T], error: type[PsubdError] = BadBody) ->
     except msgspec.ValidationError as refused:
         raise error(in_words(str(refused))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise error(f"not JSON in UTF-8: {broken}") from None
+        raise error(not_json(body, broken)) from None
+
+
+def not_json(body: bytes, broken: Exception) -> str:
+    """What to say of a body that the parser refused. Of half a surrogate pair it says anything, as that the input was cut off."""
+    if _LONE_SURROGATE.search(body) is not None:
+        return "not JSON in UTF-8: half of a surrogate pair (an escape from \\ud800 to \\udfff without its partner) is no text; send both, or none"
+    return f"not JSON in UTF-8: {broken}"
 
 
 def in_words(refusal: str) -> str:

@@ -114,6 +114,8 @@ class Route(msgspec.Struct, frozen=True):
     :ivar head: whether HEAD answers as GET does, without the body (only where GET changes nothing).
     :ivar name: the route's name in metrics and in OpenAPI (``operationId``).
     :ivar doc: what OpenAPI says of it (manager port).
+    :ivar admit: called before a body is read, with an exchange that has none yet: what it raises (`PsubdError`) is the answer, so that a
+        stranger's body takes no memory. The endpoint judges again afterwards, since a key may end while a body comes in.
     """
 
     method: str
@@ -125,6 +127,7 @@ class Route(msgspec.Struct, frozen=True):
     gzip: bool = False
     head: bool = False
     doc: Any = None
+    admit: "Callable[[IExchange], Any] | None" = None
 
 
 # --- access: who may do what ----------------------------------------------------------------------------------------------------
@@ -224,8 +227,8 @@ class ISubscriber(Interface):
 class IRegistrar(Interface):
     """Applications, topics, bindings, tokens: every rule of registering them. ``actor`` is who did it, for the audit ("token ci, 10.0.0.7").
 
-    ``if_match``: the version that the caller saw; another one now: VersionMismatch. Fails with NotFound, Exists, InUse, BadBody,
-    RegistryUnavailable, StorageUnavailable, and changes nothing then.
+    ``if_match``: the version that the caller saw (`Binding.version`, else `Entry.serial`); another one now: VersionMismatch. Fails with NotFound,
+    Exists, InUse, BadBody, RegistryUnavailable, StorageUnavailable, and changes nothing then.
     """
 
     def create_application(id: str, name: str, actor: str) -> "Deferred[tuple[Application, dict[str, str]]]":
@@ -258,7 +261,7 @@ class IRegistrar(Interface):
     def create_token(name: str, role: Role, actor: str) -> "Deferred[tuple[Token, str]]":
         """A manager token; in the clear this once."""
 
-    def delete_token(name: str, actor: str) -> "Deferred[None]":
+    def delete_token(name: str, actor: str, if_match: int | None = None) -> "Deferred[None]":
         """End it. InUse for the last admin token."""
 
     def token_of(shown: str) -> Token | None:

@@ -213,7 +213,7 @@ class Binding(msgspec.Struct, frozen=True):
     :ivar serial: the registry's serial of the change that made it: a binding made again is another one, and inherits no cursor.
     :ivar mark: random, set anew whenever ``sub`` is granted: the commits of the application's groups on the topic carry it, so that a
         binding made again takes no commit of the former one. Chosen before the change, since the group's place is stored first.
-    :ivar version: rises by one with each change of this binding (an application's bindings share one path, so the path's version will not do).
+    :ivar version: serial of the change that wrote this binding last (an application's bindings share one path, so the path's will not do).
     """
 
     application: str
@@ -232,7 +232,7 @@ class Binding(msgspec.Struct, frozen=True):
     backoff: Backoff = Backoff()
     rate: Rate | None = None
     mark: str = ""
-    version: int = 1
+    version: int = 0
 
 
 class Bindings(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ from psubd.endpoints.probes import Probes
 from psubd.endpoints.pub import Publishing
 from psubd.endpoints.sub import Subscribing
 from psubd.endpoints.tenant import Tenant
-from psubd.interfaces import IClock, IGate, IPublisher, IStorage, ISubscriber, Route
+from psubd.interfaces import IClock, IExchange, IGate, IPublisher, IStorage, ISubscriber, Route
+from psubd.model import Grant
 
 MAX_MESSAGE_BYTES = 1_048_576
 
@@ -37,35 +38,36 @@ def routes(
     """
     callers = Callers(gate)
     found = probe_routes(Probes(ready or storage.trouble))
-    found += tenant_routes(Tenant(callers, gate, subscriber, storage))
+    found += tenant_routes(Tenant(callers, gate, subscriber, storage), callers.subscriber)
     if mode != "sub":
-        found += pub_routes(Publishing(callers, gate, publisher), Batches(callers, gate, publisher, clock, max_message_bytes), max_message_bytes)
+        one, many = Publishing(callers, gate, publisher), Batches(callers, gate, publisher, clock, max_message_bytes)
+        found += pub_routes(one, many, callers.publisher, max_message_bytes)
     if mode != "pub":
-        found += sub_routes(Subscribing(callers, subscriber), Acking(callers))
+        found += sub_routes(Subscribing(callers, subscriber), Acking(callers), callers.subscriber)
     return found
 
 
-def pub_routes(one: Publishing, many: Batches, max_message_bytes: int) -> list[Route]:
+def pub_routes(one: Publishing, many: Batches, admit: Callable[[IExchange], Grant], max_message_bytes: int) -> list[Route]:
     """Publishing."""
     return [
-        Route("POST", "/v1/pub", one.publish, "publish", max_message_bytes, needs_length=True, gzip=True),
-        Route("POST", "/v1/pub/{topic}", one.publish, "publishTo", max_message_bytes, needs_length=True, gzip=True),
-        Route("POST", "/v1/pub/{topic}/batch", many.publish, "publishBatch", batch.MAX_BODY, needs_length=True, gzip=True),
+        Route("POST", "/v1/pub", one.publish, "publish", max_message_bytes, needs_length=True, gzip=True, admit=admit),
+        Route("POST", "/v1/pub/{topic}", one.publish, "publishTo", max_message_bytes, needs_length=True, gzip=True, admit=admit),
+        Route("POST", "/v1/pub/{topic}/batch", many.publish, "publishBatch", batch.MAX_BODY, needs_length=True, gzip=True, admit=admit),
     ]
 
 
-def sub_routes(subscribing: Subscribing, acking: Acking) -> list[Route]:
+def sub_routes(subscribing: Subscribing, acking: Acking, admit: Callable[[IExchange], Grant]) -> list[Route]:
     """Reading, where GET is not safe: no HEAD."""
     return [
         Route("GET", "/v1/sub", subscribing.get, "subscribe"),
-        Route("POST", "/v1/sub", subscribing.post, "subscribeWith", asks.MAX_BODY),
-        Route("POST", "/v1/ack", acking.refuse, "ack", asks.MAX_BODY),
-        Route("POST", "/v1/nack", acking.refuse, "nack", asks.MAX_BODY),
-        Route("POST", "/v1/extend", acking.refuse, "extend", asks.MAX_BODY),
+        Route("POST", "/v1/sub", subscribing.post, "subscribeWith", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/ack", acking.refuse, "ack", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/nack", acking.refuse, "nack", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/extend", acking.refuse, "extend", asks.MAX_BODY, admit=admit),
     ]
 
 
-def tenant_routes(own: Tenant) -> list[Route]:
+def tenant_routes(own: Tenant, admit: Callable[[IExchange], Grant]) -> list[Route]:
     """A tenant's own things."""
     return [
         Route("GET", "/v1/whoami", own.whoami, "whoami", head=True),
@@ -74,7 +76,7 @@ def tenant_routes(own: Tenant) -> list[Route]:
         Route("GET", "/v1/groups", own.groups, "listGroups", head=True),
         Route("GET", "/v1/groups/{group}", own.group, "getGroup", head=True),
         Route("DELETE", "/v1/groups/{group}", own.forget, "deleteGroup"),
-        Route("PUT", "/v1/groups/{group}/offsets", own.reset, "resetGroup", tenant.MAX_RESET_BODY),
+        Route("PUT", "/v1/groups/{group}/offsets", own.reset, "resetGroup", tenant.MAX_RESET_BODY, admit=admit),
     ]
 
 

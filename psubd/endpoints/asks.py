@@ -1,5 +1,6 @@
 """What a client asks of /v1/sub: parameters in a query or in a JSON object, to a `Poll` or a `Replay` (contract, section 3)."""
 
+import json
 from typing import Annotated, Literal
 
 import msgspec
@@ -7,7 +8,7 @@ from msgspec import Meta
 
 from psubd import fields
 from psubd.endpoints import places
-from psubd.errors import BadParameter, NotSupported
+from psubd.errors import BadBody, BadParameter, NotSupported
 from psubd.model import Poll, Replay
 
 BATCH = (1, 10_000)
@@ -73,8 +74,19 @@ def from_query(raw: bytes) -> Form:
 
 
 def from_json(body: bytes) -> Form:
-    """:raises BadBody:"""
-    return fields.json_body(body, Form)
+    """:raises BadBody: also for a parameter that stands twice in the object, of which the parser would take the last."""
+    form = fields.json_body(body, Form)
+    json.loads(body, object_pairs_hook=refuse_twice, parse_int=str)
+    return form
+
+
+def refuse_twice(members: list[tuple[str, object]]) -> None:
+    """:raises BadBody: a name stands twice in an object."""
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise BadBody(f"{name}: sent twice; send it once")
+        seen.add(name)
 
 
 def ask(form: Form, application: str) -> Poll | Replay:

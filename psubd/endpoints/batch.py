@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
+from psubd import fields
 from psubd.endpoints import names, records
 from psubd.endpoints.answers import json_answer
 from psubd.endpoints.credentials import Callers
@@ -126,14 +127,14 @@ def read_json(body: bytes) -> Raws:
     except msgspec.ValidationError as refused:
         raise BadBody(f'{refused}; send {{"records": [...]}}') from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadBody(f"not JSON in UTF-8: {broken}") from None
+        raise BadBody(fields.not_json(body, broken)) from None
 
 
 def read_lines(body: bytes) -> Raws:
     """A record a line; blank lines are passed over, but count as lines."""
     lines = body.count(b"\n")
     if lines > MAX_RECORDS:
-        raise TooLarge(f"the batch has more than {lines} lines; at most {MAX_RECORDS}")
+        raise TooLarge(f"the batch has {lines} lines or more; at most {MAX_RECORDS}")
     return [line for line in body.split(b"\n") if line.strip()]
 
 

@@ -67,7 +67,7 @@ def read(topic: str, raw: bytes | msgspec.Raw, max_value: int) -> Record:
     except msgspec.ValidationError as refused:
         raise BadRecord(str(refused)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadRecord(f"not JSON in UTF-8: {broken}") from None
+        raise BadRecord(fields.not_json(bytes(raw), broken)) from None
     headers = () if form.headers is None else read_headers(form.headers)
     if is_json and not any(name.lower() == CONTENT_TYPE for name, _ in headers):
         headers = (*headers, (CONTENT_TYPE, JSON))

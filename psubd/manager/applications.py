@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from psubd.errors import Exists, InUse, NotFound, VersionMismatch
+from psubd.errors import Exists, InUse, NotFound, StorageTimeout, StorageUnavailable, VersionMismatch
 from psubd.interfaces import IClock, IRegistrar, Route
 from psubd.manager.doc import ADMIN, IF_MATCH, NO_CONTENT, Doc, Parameter, Reply
 from psubd.manager.forms import NewApplication, Rotation
@@ -96,7 +96,7 @@ class Applications:
                     {204: NO_CONTENT, 200: Reply("Done, with `force`: what went along.", Gone)},
                     ADMIN,
                     parameters=(force, IF_MATCH),
-                    refusals=(NotFound, InUse, VersionMismatch),
+                    refusals=(NotFound, InUse, VersionMismatch, StorageUnavailable, StorageTimeout),
                     conditional=True,
                 ),
             ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from psubd.errors import BadBody, BadParameter, NotFound, StorageTimeout, StorageUnavailable, TopicMissing, VersionMismatch
+from psubd.errors import BadBody, BadParameter, InUse, NotFound, StorageTimeout, StorageUnavailable, TopicMissing, VersionMismatch
 from psubd.fields import application_id, topic_id
 from psubd.interfaces import IGate, IRegistrar, Route
 from psubd.manager.doc import ADMIN, IF_MATCH, NO_CONTENT, Doc, Parameter, Reply
@@ -31,7 +31,7 @@ class BoundApplications:
             ADMIN,
             BindingForm,
             (IF_MATCH,),
-            (NotFound, BadBody, TopicMissing, VersionMismatch, StorageUnavailable, StorageTimeout),
+            (NotFound, BadBody, InUse, TopicMissing, VersionMismatch, StorageUnavailable, StorageTimeout),
             conditional=True,
         )
         delete = Doc(

@@ -56,6 +56,7 @@ def routes(
     sessions = Sessions(clock)
     guard = Guard(registrar, registry, sessions, hosts)
     records, journal = Records(registry), Journal(registry, clock)
+    subscriber.listen(journal.befell)
     described = [
         *Probes(guard, trouble).routes(),
         *SignIns(guard, sessions, clock, manager_secure_cookie).routes(),

@@ -98,8 +98,8 @@ def last_event(visit: Visit) -> Place | None:
 
 def place(id: str, name: str, error: type[PsubdError]) -> Place:
     """An event's id as a place. :raises PsubdError: ``error``."""
-    serial, dot, look = id.partition(".")
-    return fields.integer(serial, name, 0, fields.INT64, error), fields.integer(look, name, 1, fields.INT64, error) if dot else 0
+    serial, dot, aside = id.partition(".")
+    return fields.integer(serial, name, 0, fields.INT64, error), fields.integer(aside, name, 1, fields.INT64, error) if dot else 0
 
 
 class Stream:

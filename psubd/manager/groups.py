@@ -7,7 +7,17 @@ import msgspec
 from msgspec import UNSET
 from twisted.internet.defer import Deferred, DeferredList
 
-from psubd.errors import BadParameter, NotFound, NotSupported, RegistryUnavailable, StorageTimeout, StorageUnavailable, TopicMissing, TopicNotBound
+from psubd.errors import (
+    BadParameter,
+    NotFound,
+    NotSupported,
+    RegistryUnavailable,
+    StorageTimeout,
+    StorageUnavailable,
+    TooManyGroups,
+    TopicMissing,
+    TopicNotBound,
+)
 from psubd.fields import application_id, topic_id
 from psubd.interfaces import ISubscriber, Route
 from psubd.manager.bindings import check_filters
@@ -65,7 +75,7 @@ class Groups:
             ADMIN,
             Reset,
             (Parameter("dry_run", bool, "Say where it would go, and change nothing."),),
-            (NotFound, BadParameter, TopicNotBound, TopicMissing, *FAILS),
+            (NotFound, BadParameter, TopicNotBound, TopicMissing, TooManyGroups, *FAILS),
         )
         redrive = Doc(
             TAG,

@@ -27,6 +27,7 @@ from psubd.errors import (
     PsubdError,
     RegistryUnavailable,
     RequestTimeout,
+    StorageTimeout,
     TargetTooLong,
     TooLarge,
     UnsupportedMediaType,
@@ -174,7 +175,8 @@ def refusals(route: Route) -> Iterable[type[PsubdError]]:
     if doc.body is not None:
         found += [BadBody, LengthRequired]
     if route.method != "GET":
-        found.append(NotSupported)
+        # A registry that stops, or loses its connection, in the middle of a write cannot tell what became of it.
+        found += [NotSupported, StorageTimeout]
     if "{" in route.path:
         found.append(NoSuchRoute)
     return dict.fromkeys(found)

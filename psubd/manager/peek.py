@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from psubd.errors import NotFound, OffsetOutOfRange, StorageTimeout, StorageUnavailable, TopicMissing
+from psubd.errors import BadParameter, NotFound, OffsetOutOfRange, StorageTimeout, StorageUnavailable, TopicMissing
 from psubd.interfaces import IStorage, Route
 from psubd.manager.doc import ADMIN, Doc, Parameter, Reply
 from psubd.manager.forms import Offset, Partition
@@ -13,7 +13,7 @@ from psubd.manager.journal import Journal
 from psubd.manager.listing import LIMIT, MOST, PAGING
 from psubd.manager.records import Records
 from psubd.manager.visit import Visit, answer
-from psubd.model import Answer, Message, Topic
+from psubd.model import Answer, Message, Slice, StoredTopic, Topic
 from psubd.shown import header_members, member, payload
 
 MOST_BYTES = 1_048_576
@@ -79,11 +79,22 @@ class Peek:
         limit = visit.number("limit", 1, MOST, LIMIT)
         self._records.get(Topic, id)
         self._journal.look(visit.actor, f"topic.peeked {id} partition {partition} from offset {offset}, at most {limit}")
-        read = await self._storage.read(id, partition, offset, limit, MOST_BYTES)
+        read = await self._read(id, partition, offset, limit)
         if offset > read.end:
             raise OffsetOutOfRange(f"offset: {offset} is past the end of the log, {read.end}")
         items = [message_view(id, partition, message) for message in read.messages]
         return answer(Look(items, read.next_offset, read.first, read.end))
+
+    async def _read(self, id: str, partition: int, offset: int, limit: int) -> Slice:
+        """:raises BadParameter: the topic is there, the partition is not. :raises PsubdError: what the storage failed with."""
+        try:
+            found: Slice = await self._storage.read(id, partition, offset, limit, MOST_BYTES)
+        except TopicMissing:
+            there: StoredTopic | None = (await self._storage.describe([id])).get(id)
+            if there is None or partition < there.partitions:
+                raise
+            raise BadParameter(f"partition: topic {id} has no partition {partition}; it has 0 to {there.partitions - 1}") from None
+        return found
 
 
 def message_view(topic: str, partition: int, message: Message) -> MessageView:

@@ -1,4 +1,8 @@
-"""What is registered, read from this node's snapshot of the registry."""
+"""What is registered, read from this node's snapshot of the registry.
+
+A thing's version for ``ETag`` and ``If-Match`` is the serial of the change that wrote it last. A count of its writes would begin anew with one
+that is deleted and made again, and an old ``If-Match`` would hit another thing.
+"""
 
 from typing import TypeVar
 
@@ -31,7 +35,7 @@ class Records:
     def find(self, kind: type[T], name: str) -> tuple[T, int] | None:
         """The thing and its version, or None. A name from a path may be anything: one with a slash is nobody's."""
         entry = None if "/" in name else self._registry.snapshot().get(f"{PLACES[kind][0]}/{name}")
-        return None if entry is None else (msgspec.json.decode(entry.data, type=kind), entry.version)
+        return None if entry is None else (msgspec.json.decode(entry.data, type=kind), entry.serial)
 
     def get(self, kind: type[T], name: str) -> tuple[T, int]:
         """The thing and its version. :raises NotFound:"""

@@ -78,8 +78,6 @@ class Tokens:
         return answer(TokenView.of(token, version), version=version)
 
     async def delete(self, visit: Visit, name: str) -> Answer:
-        # A token never changes: it is made and it ends. So the version that is compared here is the one that is deleted.
         _, version = self._records.get(Token, name)
-        visit.if_match(version)
-        await self._registrar.delete_token(name, visit.actor)
+        await self._registrar.delete_token(name, visit.actor, visit.if_match(version))
         return no_content()

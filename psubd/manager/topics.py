@@ -36,7 +36,7 @@ class Topics:
             {201: made},
             ADMIN,
             NewTopic,
-            refusals=(NotFound, Exists, BadBody, *STORAGE_FAILS),
+            refusals=(NotFound, Exists, InUse, BadBody, *STORAGE_FAILS),
         )
         listing = Doc(TAG, "The registered topics", {200: Reply("A page of topics.", Page[TopicView])}, parameters=PAGING)
         return [

@@ -131,9 +131,14 @@ class Joiner:
             for partition, bound in bounds.items()
         }
         missing = [partition for partition, place in places.items() if place.missing]
-        if missing:
+        if missing and self._stands(name, binding.topic, record):
             self._notices.places_missing(name, binding.topic, missing)
         return places
+
+    def _stands(self, name: str, topic: str, record: GroupTopic) -> bool:
+        """Whether that is still the group's record: who takes it away forgets the places then."""
+        group = group_of(self._registry.snapshot(), name)
+        return group is not None and group.topics.get(topic) == record
 
 
 def refusal(failure: Failure) -> PsubdError:

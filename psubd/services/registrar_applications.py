@@ -68,7 +68,7 @@ class Applications(Topics):
             owned = rolls.owned_by(id)
             if not force:
                 refuse_if_used(id, owned, list(rolls.bindings(id)))
-            clearing = Clearing(rolls)
+            clearing = Clearing(rolls, serial)
             clearing.drop_application(id)
             clearing.drop_topics({topic.id for topic in owned}, but=id)
             return (clearing, owned), Plan(f"application.deleted {id}", tuple(clearing.writes))

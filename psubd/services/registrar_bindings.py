@@ -98,12 +98,12 @@ class Bindings(Desk):
     def _drawn(self, rolls: Rolls, serial: int, now: Judged, asked: Binding) -> tuple[tuple[Binding, bool, Clearing], Plan]:
         former = now.former
         if former is None:
-            binding = msgspec.structs.replace(asked, serial=serial, version=1)
+            binding = msgspec.structs.replace(asked, serial=serial, version=serial)
         else:
-            binding = msgspec.structs.replace(asked, serial=former.serial, version=former.version + 1)
+            binding = msgspec.structs.replace(asked, serial=former.serial, version=serial)
         items = {**rolls.bindings(asked.application), asked.topic: binding}
         writes: list[Put | Delete] = [put_bindings(asked.application, items)]
-        clearing = Clearing(rolls)
+        clearing = Clearing(rolls, serial)
         if binding.sub and not now.mark:
             writes.append(self._group(rolls, serial, now.topic, binding))
         elif now.mark and not binding.sub:
@@ -128,7 +128,7 @@ class Bindings(Desk):
             if former is None:
                 raise NotFound(f"application {application[:80]!r} is not bound to topic {topic[:200]!r}")
             check_version(f"binding {application}/{topic}", former.version, if_match)
-            clearing = Clearing(rolls)
+            clearing = Clearing(rolls, serial)
             clearing.drop_places(application, {topic})
             return clearing, Plan(f"binding.deleted {application}/{topic}", (put_bindings(application, items), *clearing.writes))
 

@@ -12,12 +12,13 @@ from psubd.services.registrar_rolls import Rolls, put, put_bindings
 class Clearing:
     """The writes of a change that takes topics away, and what it took along.
 
+    :param serial: of the change.
     :ivar bindings: that went, as ``shop/orders``. :ivar dead_letters: that stay without their dead-letter topic and ``max_attempts``.
     :ivar groups: that went. :ivar places: (group, topic) whose places in the storage are to be forgotten; topic None: all.
     """
 
-    def __init__(self, rolls: Rolls) -> None:
-        self._rolls = rolls
+    def __init__(self, rolls: Rolls, serial: int) -> None:
+        self._rolls, self._serial = rolls, serial
         self.writes: list[Put | Delete] = []
         self.bindings: list[str] = []
         self.dead_letters: list[str] = []
@@ -64,7 +65,7 @@ class Clearing:
                 self.bindings.append(f"{application}/{topic}")
             elif binding.dead_letter in topics:
                 self.dead_letters.append(f"{application}/{topic}")
-                kept[topic] = msgspec.structs.replace(binding, dead_letter=None, max_attempts=None, version=binding.version + 1)
+                kept[topic] = msgspec.structs.replace(binding, dead_letter=None, max_attempts=None, version=self._serial)
             else:
                 kept[topic] = binding
         if kept != items:

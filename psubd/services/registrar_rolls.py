@@ -42,9 +42,9 @@ class Rolls:
         return self._snapshot.get(f"/{kind}s/{id}") is not None
 
     def check_version(self, kind: str, id: str, if_match: int | None) -> None:
-        """:raises VersionMismatch: where the caller saw another version of it than the present one."""
+        """:raises VersionMismatch: where the caller saw another version of it than the present one: the serial of the change that wrote it."""
         entry = self._snapshot.get(f"/{kind}s/{id}")
-        check_version(f"{kind} {id}", None if entry is None else entry.version, if_match)
+        check_version(f"{kind} {id}", None if entry is None else entry.serial, if_match)
 
     def bindings(self, application: str) -> dict[str, Binding]:
         """The application's bindings by topic; a dict of the caller's own."""

@@ -41,9 +41,10 @@ class Tokens(Desk):
         token = Token(name, role, digest(text), serial, self._clock.epoch_ms())
         return token, Plan(f"token.created {name}", (put(f"/tokens/{name}", token),))
 
-    def delete_token(self, name: str, actor: str) -> "Deferred[None]":
+    def delete_token(self, name: str, actor: str, if_match: int | None = None) -> "Deferred[None]":
         def draw(rolls: Rolls, serial: int) -> tuple[None, Plan]:
             token = rolls.token(name)
+            rolls.check_version("token", name, if_match)
             if token.role == "admin" and sum(other.role == "admin" for other in rolls.tokens()) == 1:
                 raise InUse(f"token {name} is the last admin token; make another one first")
             return None, Plan(f"token.deleted {name}", (Delete(f"/tokens/{name}"),))

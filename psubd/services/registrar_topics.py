@@ -31,7 +31,7 @@ class Topics(Desk):
         def draw(rolls: Rolls, serial: int) -> tuple[Topic, Plan]:
             self._check_new(rolls, spec.name, owner)
             topic = registered(stored, owner, elastic, serial, self._clock.epoch_ms(), adopted)
-            items = {**rolls.bindings(owner), topic.id: Binding(owner, topic.id, serial, pub=True)}
+            items = {**rolls.bindings(owner), topic.id: Binding(owner, topic.id, serial, pub=True, version=serial)}
             what = f"topic.{'adopted' if adopted else 'created'} {topic.id}"
             return topic, Plan(what, (put(f"/topics/{topic.id}", topic), put_bindings(owner, items)))
 
@@ -99,7 +99,13 @@ class Topics(Desk):
         now = await self._configure(stored, taken)
         try:
             now = await self._grow(now, taken)
+        except BaseException:
+            await self._configure_back(stored, taken)
+            raise
+        try:
             return await self._make(actor, draw)
+        except StorageTimeout:
+            raise  # it may be registered: nothing is taken back
         except BaseException:
             await self._configure_back(stored, taken)
             raise
@@ -141,7 +147,7 @@ class Topics(Desk):
         def draw(rolls: Rolls, serial: int) -> tuple[tuple[Clearing, Topic], Plan]:
             topic = rolls.topic(id)
             rolls.check_version("topic", id, if_match)
-            clearing = Clearing(rolls)
+            clearing = Clearing(rolls, serial)
             clearing.drop_topics({id})
             if not force:
                 refuse_if_bound(topic, clearing)

@@ -67,6 +67,7 @@ class Replayer:
                 return nothing((), places)
             await self._wait(grant.application.id, ask.topic, places, left)
             self._check_standing(grant, ask.topic)
+            await self._take_in(ask, places)
 
     # --- where it begins ---
 
@@ -97,6 +98,14 @@ class Replayer:
         if offset > bound.end:
             raise OffsetOutOfRange(f"offset: {offset} is past the end of partition {partition} of topic {ask.topic!r}, which is {bound.end}")
         return max(offset, bound.first)
+
+    async def _take_in(self, ask: Replay, places: dict[int, int]) -> None:
+        """Partitions that were added while it waited are read too, from their first message."""
+        stored = self._storage.known(ask.topic)
+        if ask.partition is None and stored is not None and stored.partitions > len(places):
+            bounds: dict[int, Bounds] = await self._storage.bounds(ask.topic)
+            for partition, bound in bounds.items():
+                places.setdefault(partition, bound.first)
 
     async def _check_cursor(self, binding: Binding, places: Mapping[int, int], bounds: Mapping[int, Bounds]) -> None:
         """:raises TopicNotBound: the place lies before the cursor of the application's own group."""

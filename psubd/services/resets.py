@@ -6,11 +6,11 @@ import msgspec
 from twisted.logger import Logger
 
 from psubd.delivery.cursor import Cursor, CursorTooLong, encode
-from psubd.errors import NotFound, PsubdError, TopicMissing, TopicNotBound
-from psubd.interfaces import Change, Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan
+from psubd.errors import NotFound, PsubdError, StorageUnavailable, TopicMissing, TopicNotBound
+from psubd.interfaces import Change, Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan, Put
 from psubd.model import Binding, Bounds, Commit, GroupTopic, ResetTo, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
-from psubd.services.group_records import application_of, check_name, enrol, group_of, path_of
+from psubd.services.group_records import application_of, check_name, check_room, enrol, group_of, path_of
 from psubd.services.groups import LiveGroup
 from psubd.services.live_topics import LiveTopic
 from psubd.services.places import Place, aim
@@ -43,6 +43,7 @@ class Resetter:
         check_name(name)
         self._bound(name, topic)
         if dry_run:
+            check_room(self._registry.snapshot(), name)
             return await aim(self._storage, topic, partitions, to)
         async with self._locks.of(name):
             binding = self._bound(name, topic)
@@ -53,12 +54,28 @@ class Resetter:
     async def forget(self, name: str, actor: str) -> None:
         """As `ISubscriber.forget_group`."""
         async with self._locks.of(name):
-            await self._registry.change(actor, forgotten(name))
+            topics = await self._unregister(name, actor)
             loaded = self._live.get(name)
             if loaded is not None:
                 loaded.end(NotFound(f"group {name!r} was deleted"))
             await self._committer.quiet(name)
-            await self._storage.forget(name, None)
+            # The registrar begins the application's own group without this lock: a topic that is being granted must keep its place.
+            for topic in topics if name == application_of(name) else [None]:
+                await self._storage.forget(name, topic)
+
+    async def _unregister(self, name: str, actor: str) -> list[str]:
+        """Delete the group's record; the topics that it stood on. :raises NotFound:"""
+        topics: list[str] = []
+
+        def plan(snapshot: ISnapshot, serial: int) -> Plan:
+            group = group_of(snapshot, name)
+            if group is None:
+                raise NotFound(f"no group {name!r}")
+            topics[:] = group.topics
+            return Plan(f"group.deleted {name}", (Delete(path_of(name)),))
+
+        await self._registry.change(actor, plan)
+        return topics
 
     def _bound(self, name: str, topic: str) -> Binding:
         application = application_of(name)
@@ -84,10 +101,26 @@ class Resetter:
         loaded = self._live.get(name)
         topic = None if loaded is None else loaded.topics.get(binding.topic)
         if loaded is None or topic is None:
-            record = await self._write(name, binding.topic, aimed, actor)
-            await self._store(name, binding.topic, record, places, None)
+            await self._move_kept(name, binding.topic, aimed, places, actor)
         else:
             await self._move_loaded(loaded, topic, aimed, places, offsets, actor)
+
+    async def _move_kept(self, name: str, topic: str, aimed: GroupTopic, places: Mapping[int, Place], actor: str) -> None:
+        """Of a group that is not loaded. Where surely nothing was kept, the reset is taken back: the partitions that were not to be moved would
+        lose their places too."""
+        group = group_of(self._registry.snapshot(), name)
+        former = None if group is None else group.topics.get(topic)
+        record = await self._write(name, topic, aimed, actor)
+        failed = await self._store(name, topic, record, places, None)
+        if len(failed) == len(places) and all(isinstance(error, StorageUnavailable) for error in failed.values()):
+            await self._take_back(name, topic, record, former, actor)
+        refuse(failed)
+
+    async def _take_back(self, name: str, topic: str, record: GroupTopic, former: GroupTopic | None, actor: str) -> None:
+        try:
+            await self._registry.change(actor, taken_back(name, topic, record, former))
+        except PsubdError as error:
+            log.warn("{group}: reset of {topic} stays registered; it goes on at its first messages: {why}", group=name, topic=topic, why=error.detail)
 
     async def _move_loaded(
         self, group: LiveGroup, topic: LiveTopic, aimed: GroupTopic, places: Mapping[int, Place], moved: Mapping[int, int], actor: str
@@ -99,7 +132,7 @@ class Resetter:
             record = await self._write(group.name, topic.name, aimed, actor)
             group.hold(topic, record, moved)
             held = True
-            await self._store(group.name, topic.name, record, places, topic)
+            refuse(await self._store(group.name, topic.name, record, places, topic))
             kept = True
         finally:
             # Where the storage failed, the new place stands in memory, and is committed as soon as that can be.
@@ -122,8 +155,10 @@ class Resetter:
         change: Change = await self._registry.change(actor, enrol(name, {topic: aimed}, "group.reset", self._clock.epoch_ms(), reset=True))
         return msgspec.structs.replace(aimed, reset=change.serial)
 
-    async def _store(self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None) -> None:
-        """Keep all the topic's places under the new record; those of channels that go on as they are at this moment."""
+    async def _store(
+        self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None
+    ) -> dict[TopicPartition, PsubdError]:
+        """Keep all the topic's places under the new record; those of channels that go on as they are at this moment. The failed ones, with why."""
         await self._committer.quiet(name)
         channels = live.channels if live is not None and live.live else {}
         commits = {
@@ -134,11 +169,12 @@ class Resetter:
         }
         try:
             failed: dict[TopicPartition, PsubdError] = await self._storage.commit(name, commits)
-            for error in failed.values():
-                raise error
         except PsubdError as error:
-            log.warn("{group}: reset of {topic} is registered, its places could not be kept: {why}", group=name, topic=topic, why=error.detail)
-            raise
+            failed = dict.fromkeys(commits, error)
+        if failed:
+            why = next(iter(failed.values())).detail
+            log.warn("{group}: reset of {topic} is registered, its places could not be kept: {why}", group=name, topic=topic, why=why)
+        return failed
 
     def _commit(self, record: GroupTopic, place: Place) -> Commit:
         cursor = Cursor(record.uid, record.mark, record.reset, self._nodes.epoch, place.offset, place.done)
@@ -148,12 +184,28 @@ class Resetter:
             return encode(cursor._replace(done=()), self._storage.limits.max_metadata)
 
 
-def forgotten(name: str) -> Callable[[ISnapshot, int], Plan]:
-    """The change that deletes the group's record. :raises NotFound:"""
+def refuse(failed: Mapping[TopicPartition, PsubdError]) -> None:
+    """:raises PsubdError: the first of them, if any failed."""
+    for error in failed.values():
+        raise error
+
+
+def taken_back(name: str, topic: str, record: GroupTopic, former: GroupTopic | None) -> Callable[[ISnapshot, int], Plan]:
+    """The change that gives the group its ``former`` record on the topic again instead of ``record``; a group that the reset made goes.
+
+    :raises TopicNotBound: it is not ``record`` that stands there any more.
+    """
 
     def plan(snapshot: ISnapshot, serial: int) -> Plan:
-        if snapshot.get(path_of(name)) is None:
-            raise NotFound(f"no group {name!r}")
-        return Plan(f"group.deleted {name}", (Delete(path_of(name)),))
+        group = group_of(snapshot, name)
+        if group is None or group.topics.get(topic) != record:
+            raise TopicNotBound(f"group {name!r} stands on topic {topic!r} no more, or as somebody else put it")
+        topics = {other: place for other, place in group.topics.items() if other != topic}
+        if former is not None:
+            topics[topic] = former
+        made_by_it = not topics and group.serial == record.reset
+        path = path_of(name)
+        write = Delete(path) if made_by_it else Put(path, msgspec.json.encode(msgspec.structs.replace(group, topics=topics)))
+        return Plan(f"group.reset_taken_back {name} {topic}", (write,))
 
     return plan

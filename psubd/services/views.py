@@ -66,13 +66,19 @@ class Survey:
         return GroupItem(at.topic, at.partition, place.offset, end, lag, place.leased, age, self._node)
 
     async def _timestamp(self, at: TopicPartition, place: Standing) -> int | None:
-        """When the first message that is not done was published; None: there is only a gap."""
+        """When the first message that is not done was published; None: there is only a gap, or the topic went away since its bounds were asked."""
         if place.oldest is not None:
             return place.oldest.timestamp
         if (at, place.offset) not in self._timestamps:
-            found: Slice = await self._storage.read(at.topic, at.partition, place.offset, 1, 1)
-            self._timestamps[at, place.offset] = found.messages[0].timestamp if found.messages else None
+            self._timestamps[at, place.offset] = await self._published(at, place.offset)
         return self._timestamps[at, place.offset]
+
+    async def _published(self, at: TopicPartition, offset: int) -> int | None:
+        try:
+            found: Slice = await self._storage.read(at.topic, at.partition, offset, 1, 1)
+        except TopicMissing:
+            return None
+        return found.messages[0].timestamp if found.messages else None
 
 
 async def standings(storage: IStorage, live: LiveGroups, group: Group, bounds: Mapping[str, Mapping[int, Bounds]]) -> dict[TopicPartition, Standing]:

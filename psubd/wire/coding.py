@@ -8,6 +8,12 @@ GZIP = 31
 """zlib's ``wbits`` for the gzip format alone (zlib.h, inflateInit2: 16 + 15)."""
 
 
+def packed_limit(limit: int) -> int:
+    """Bytes that a gzip body may have which stands for ``limit`` bytes at most: what cannot be compressed becomes larger by less than an eighth,
+    whatever the settings (zlib's deflateBound), and the header may hold a file's name."""
+    return limit + (limit >> 3) + 1024
+
+
 class Gunzip:
     """One body, of any number of gzip members (RFC 1952, section 2.2). Never holds more than ``limit`` bytes of it.
 

@@ -3,20 +3,21 @@
 from twisted.internet.defer import Deferred
 
 from psubd.errors import PsubdError, TooLarge
-from psubd.wire.coding import Gunzip
+from psubd.wire.coding import Gunzip, packed_limit
 from psubd.wire.limits import Budget
 
 
 class Intake:
     """Takes a body's bytes until it is whole or refused.
 
-    :param limit: bytes that may come, before and after gzip is undone.
+    :param limit: bytes that the body may have, once gzip is undone.
     :param keep: False: the body is counted and dropped.
     :ivar whole: fires with the body, or fails with the refusal (`PsubdError`).
     """
 
     def __init__(self, limit: int, budget: Budget, gunzip: Gunzip | None = None, keep: bool = True) -> None:
         self.limit = limit
+        self.most = limit if gunzip is None else packed_limit(limit)
         self.budget = budget
         self.gunzip = gunzip
         self.keep = keep
@@ -28,7 +29,7 @@ class Intake:
     def add(self, piece: bytes) -> None:
         """Take some. :raises PsubdError: TooLarge, BadBody or OverBudget."""
         self.came += len(piece)
-        if self.came > self.limit:
+        if self.came > self.most:
             raise too_large(self.limit, self.keep)
         if self.gunzip is not None:
             piece = self.gunzip.add(piece)

@@ -178,11 +178,13 @@ class Request(server.Request):
         if route.needs_length and head.length is None and not head.chunked:
             raise LengthRequired("send content-length, or the body chunked")
         limit, keep = (route.max_body, True) if route.max_body else (self.port.settings.stray_body_bytes, False)
-        if (head.length or 0) > limit:
+        self.intake = Intake(limit, self.port.budget, Gunzip(limit) if gzip and keep else None, keep)
+        if (head.length or 0) > self.intake.most:
             raise too_large(limit, keep)
         self.port.budget.check(head.length or 0)
-        self.intake = Intake(limit, self.port.budget, Gunzip(limit) if gzip and keep else None, keep)
         if head.has_body:
+            if route.admit is not None:
+                route.admit(Exchange(self, head, b""))
             return self.carrier.take_body(self.intake)
         if head.length is not None:
             self.intake.end()

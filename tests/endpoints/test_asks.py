@@ -55,6 +55,13 @@ class PollTests(SynchronousTestCase):
         for value in ("1", 1.0, True, [1]):
             self.assertRaises(BadBody, posted, batchSize=value)
 
+    def test_member_twice(self) -> None:
+        """A parameter that stands twice in the object is refused as in a query, however it is spelled and though both say the same."""
+        for body in ('{"timeout":5,"timeout":0}', '{"timeout":0,"timeout":0}', '{"topic":"a","\\u0074opic":"b"}', '{"tokens":[],"tokens":[]}'):
+            error = self.assertRaises(BadBody, asks.from_json, body.encode())
+            self.assertIn("twice", error.detail)
+        self.assertEqual(asks.from_json(b'{"topic":["a","a"],"offset":1}').topic, ["a", "a"])
+
     def test_unknown_and_twice(self) -> None:
         """Unknown parameters and repeated single ones are refused; names are case-sensitive."""
         for query in ("batchsize=1", "x=1", "batchSize=1&batchSize=1", "group=a&group=a", "tokens=a", "batch_size=1"):

@@ -165,6 +165,7 @@ class RefusedTests(BatchCase):
         """10,001 records, or lines, blank ones too."""
         self.refuses(self.batch(*[{"value": ""}] * (MAX_RECORDS + 1)), 413, "too_large")
         self.refuses(self.raw(b'{"value":""}\n' * (MAX_RECORDS + 1), LINES), 413, "too_large")
+        self.refuses(self.raw(b'{"value":""}\n' * MAX_RECORDS + b'{"value":""}', LINES), 413, "too_large")
         self.refuses(self.raw(b"\n" * (MAX_RECORDS + 1), LINES), 413, "too_large")
 
     def test_no_records(self) -> None:

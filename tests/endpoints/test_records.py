@@ -85,6 +85,14 @@ class ValueTests(SynchronousTestCase):
         for wrong in (b"[1,]", b"nan", b"[1, -]", b"01", b'"\xff"', b'["\xff"]', b'{"a":"\xed\xa0\x80"}', b'"\\ud800"', b'"a', b"", b"'a'", b"1 2"):
             self.assertRaises(BadRecord, self.value, wrong)
 
+    def test_lone_surrogates(self) -> None:
+        """Half of a surrogate pair is no text: refused, and the refusal says so, whatever the parser made of it."""
+        for wrong in ('"\\ud800"', '"a\\uDFFFb"', '["\\ud800"]', '{"\\udc00\\ud800":1}'):
+            error = self.assertRaises(BadRecord, self.value, wrong)
+            self.assertIn("surrogate", error.detail)
+        self.assertEqual(self.value('"\\ud83d\\ude00"'), "\U0001f600".encode())
+        self.assertNotIn("surrogate", self.assertRaises(BadRecord, self.value, '"\\ud83d\\ude00').detail)
+
     def test_depth(self) -> None:
         """64 levels are kept, 65 are refused; so are a hundred thousand."""
         self.assertEqual(self.value("[" * 64 + "]" * 64), b"[" * 64 + b"]" * 64)

@@ -1,7 +1,9 @@
 """The table of routes: modes, HEAD, limits, probes."""
 
 from psubd import endpoints
+from psubd.errors import BadCredentials, BadParameter
 from psubd.interfaces import Route
+from psubd.testing.exchange import FakeExchange
 from tests.endpoints.house import MAX_MESSAGE_BYTES, DataCase
 
 PUB = {"POST /v1/pub", "POST /v1/pub/{topic}", "POST /v1/pub/{topic}/batch"}
@@ -45,6 +47,19 @@ class TableTests(DataCase):
             self.assertEqual((route.needs_length, route.gzip), (key in PUB, key in PUB), key)
         self.assertEqual([route.max_body for key, route in self.table().items() if key in PUB], [MAX_MESSAGE_BYTES] * 2 + [16 * 1024 * 1024])
         self.assertEqual({route.max_body for route in self.table().values() if route.method in ("GET", "DELETE")}, {0})
+
+    def test_admission(self) -> None:
+        """Every route that takes a body takes it from its own callers only: strangers, and the other kind of key, are told before it comes."""
+        for key, route in self.table().items():
+            if not route.max_body:
+                self.assertIsNone(route.admit, key)
+                continue
+            assert route.admit is not None, key
+            right, wrong = (self.shop.pub, self.shop.sub) if key in PUB else (self.shop.sub, self.shop.pub)
+            self.assertEqual(route.admit(FakeExchange(route.method, "/", b"", right)).application.id, "shop")
+            for shown in (wrong, []):
+                self.assertRaises(BadCredentials, route.admit, FakeExchange(route.method, "/", b"", shown))
+            self.assertRaises(BadParameter, route.admit, FakeExchange(route.method, "/", b"secret=x", right))
 
 
 class ProbeTests(DataCase):

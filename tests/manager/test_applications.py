@@ -10,8 +10,8 @@ class ApplicationTests(ManagerCase):
         """An application is made with its three keys, and they work."""
         reply = self.ok("POST", LIST, {"id": "shop", "name": "The shop"}, 201)
         made = reply.json
-        self.assertEqual((reply.headers["location"], reply.headers["etag"]), (f"{LIST}/shop", '"1"'))
-        self.assertEqual((made["id"], made["name"], made["version"]), ("shop", "The shop", 1))
+        self.assertEqual((reply.headers["location"], reply.headers["etag"]), (f"{LIST}/shop", f'"{self.registry.snapshot().serial}"'))
+        self.assertEqual((made["id"], made["name"], made["version"]), ("shop", "The shop", self.registry.snapshot().serial))
         self.assertEqual([made[name][:3] for name in ("pubkey", "secret", "subkey")], ["pk_", "ps_", "sk_"])
         self.assertEqual(self.gate.publisher(Credentials(identity=made["pubkey"], secret=made["secret"])).application.id, "shop")
         self.assertEqual(self.gate.subscriber(Credentials(subkey=made["subkey"])).application.id, "shop")
@@ -129,10 +129,11 @@ class RotationTests(ManagerCase):
     def test_if_match(self) -> None:
         """A rotation on a version that somebody changed is refused; the present one passes and gives the next."""
         path = f"{LIST}/shop/rotate"
-        reply = self.ok("POST", path, {"which": "secret"}, headers={"if-match": '"1"'})
-        self.assertEqual(reply.headers["etag"], '"2"')
-        refused = self.refused(412, "version_mismatch", "POST", path, {"which": "secret"}, headers={"if-match": '"1"'})
-        self.assertEqual(refused.json["version"], 2)
+        seen = self.ok("GET", f"{LIST}/shop").headers["etag"]
+        reply = self.ok("POST", path, {"which": "secret"}, headers={"if-match": seen})
+        self.assertEqual(reply.headers["etag"], self.ok("GET", f"{LIST}/shop").headers["etag"])
+        refused = self.refused(412, "version_mismatch", "POST", path, {"which": "secret"}, headers={"if-match": seen})
+        self.assertEqual(f'"{refused.json["version"]}"', reply.headers["etag"])
 
 
 class IfMatchTests(ManagerCase):
@@ -142,9 +143,13 @@ class IfMatchTests(ManagerCase):
         super().setUp()
         self.application()
 
+    @property
+    def seen(self) -> str:
+        return self.ok("GET", f"{LIST}/shop").headers["etag"]
+
     def test_mismatch(self) -> None:
         """Other versions, weak tags and tags that are not ours match nothing."""
-        for sent in ('"2"', 'W/"1"', '"x"', '""', '"01"', '"2", "3"', '"99999999999999999999"'):
+        for sent in ('"1"', f"W/{self.seen}", '"x"', '""', f'"0{self.seen[1:]}', '"2", "3"', '"99999999999999999999"'):
             self.refused(412, "version_mismatch", "DELETE", f"{LIST}/shop", headers={"if-match": sent})
 
     def test_malformed(self) -> None:
@@ -154,9 +159,26 @@ class IfMatchTests(ManagerCase):
 
     def test_match(self) -> None:
         """The present version, alone or in a list, passes."""
-        for sent in ('"1"', '"7", "1"', 'W/"7","1"', "*"):
-            self.ok("DELETE", f"{LIST}/shop", status=204, headers={"if-match": sent})
+        for sent in ("%s", '"1", %s', 'W/"7",%s', "*"):
+            self.ok("DELETE", f"{LIST}/shop", status=204, headers={"if-match": sent.replace("%s", self.seen)})
             self.application()
+
+    def test_made_again(self) -> None:
+        """A version of one that was deleted since is none of the one that was made again under its id: somebody wrote in between."""
+        self.topic()
+        token = {"name": "ci", "role": "viewer"}
+        self.ok("POST", "/api/v1/tokens", token, 201)
+        paths = [f"{LIST}/shop", "/api/v1/topics/orders", "/api/v1/tokens/ci"]
+        seen = [self.ok("GET", path).headers["etag"] for path in paths]
+        self.ok("DELETE", f"{LIST}/shop", query="force=true")
+        self.ok("DELETE", paths[2], status=204)
+        self.application()
+        self.topic()
+        self.ok("POST", "/api/v1/tokens", token, 201)
+        for path, etag in zip(paths, seen, strict=True):
+            self.refused(412, "version_mismatch", "DELETE", path, headers={"if-match": etag})
+        self.refused(412, "version_mismatch", "POST", f"{LIST}/shop/rotate", {"which": "secret"}, headers={"if-match": seen[0]})
+        self.refused(412, "version_mismatch", "PATCH", paths[1], {"partitions": 3}, headers={"if-match": seen[1]})
 
     def test_not_there(self) -> None:
         """Where it is not there, that is what is said."""

@@ -20,7 +20,6 @@ DEFAULTS: dict[str, Any] = {
     "max_in_flight": 10_000,
     "backoff": {"min": 0, "max": 0},
     "rate": None,
-    "version": 1,
 }
 
 
@@ -31,12 +30,18 @@ class BindingTests(ManagerCase):
         self.application("mail")
         self.topic()
 
+    @property
+    def serial(self) -> int:
+        """Of the registry's last change: the version of what it wrote."""
+        return self.registry.snapshot().serial
+
     def test_made(self) -> None:
         """The first PUT makes it, with the contract's defaults."""
         reply = self.ok("PUT", ONE, {"sub": True}, 201)
-        self.assertEqual(reply.json, DEFAULTS)
-        self.assertEqual((reply.headers["etag"], reply.headers["location"]), ('"1"', ONE))
-        self.assertEqual(self.ok("GET", ONE).json, DEFAULTS)
+        made = {**DEFAULTS, "version": self.serial}
+        self.assertEqual(reply.json, made)
+        self.assertEqual((reply.headers["etag"], reply.headers["location"]), (f'"{self.serial}"', ONE))
+        self.assertEqual(self.ok("GET", ONE).json, made)
 
     def test_replaced(self) -> None:
         """A later PUT replaces all settings: what is absent is the default again."""
@@ -50,10 +55,10 @@ class BindingTests(ManagerCase):
             "max_in_flight": 5,
             "rate": {"messages_per_s": 100, "bytes_per_s": None, "burst_s": 2},
         }
-        self.assertEqual(self.bind("mail", **settings), {**DEFAULTS, **settings})
+        self.assertEqual(self.bind("mail", **settings), {**DEFAULTS, **settings, "version": self.serial})
         reply = self.ok("PUT", ONE, {"sub": True}, 200)
-        self.assertEqual(reply.json, {**DEFAULTS, "version": 2})
-        self.assertEqual(reply.headers["etag"], '"2"')
+        self.assertEqual(reply.json, {**DEFAULTS, "version": self.serial})
+        self.assertEqual(reply.headers["etag"], f'"{self.serial}"')
         self.assertNotIn("location", reply.headers)
 
     def test_backoff(self) -> None:
@@ -129,19 +134,21 @@ class BindingTests(ManagerCase):
         """A write on a version that somebody changed, or of a binding that is not there, is refused."""
         self.refused(412, "version_mismatch", "PUT", ONE, {"sub": True}, headers={"if-match": "*"})
         self.refused(412, "version_mismatch", "PUT", ONE, {"sub": True}, headers={"if-match": '"1"'})
+        seen = f'"{self.bind("mail", sub=True)["version"]}"'
+        present = self.ok("PUT", ONE, {"pub": True, "sub": True}, 200, headers={"if-match": seen}).headers["etag"]
+        self.refused(412, "version_mismatch", "PUT", ONE, {"sub": True}, headers={"if-match": seen})
+        self.refused(412, "version_mismatch", "DELETE", ONE, headers={"if-match": seen})
+        self.ok("DELETE", ONE, status=204, headers={"if-match": present})
         self.bind("mail", sub=True)
-        self.ok("PUT", ONE, {"pub": True, "sub": True}, 200, headers={"if-match": '"1"'})
-        self.refused(412, "version_mismatch", "PUT", ONE, {"sub": True}, headers={"if-match": '"1"'})
-        self.refused(412, "version_mismatch", "DELETE", ONE, headers={"if-match": '"1"'})
-        self.ok("DELETE", ONE, status=204, headers={"if-match": '"2"'})
+        self.refused(412, "version_mismatch", "DELETE", ONE, headers={"if-match": present})
 
     def test_own_version(self) -> None:
         """Another binding's change does not move this one's version."""
-        self.bind("mail", sub=True)
+        seen = self.bind("mail", sub=True)["version"]
         self.topic("bills")
         self.bind("mail", "bills", sub=True)
         self.bind("mail", "bills", 200, pub=True)
-        self.assertEqual(self.ok("GET", ONE).headers["etag"], '"1"')
+        self.assertEqual(self.ok("GET", ONE).headers["etag"], f'"{seen}"')
 
 
 class ListTests(ManagerCase):

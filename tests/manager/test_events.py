@@ -2,6 +2,7 @@ import msgspec
 
 from psubd.manager.events import HEARTBEAT_MS, MOST_BUFFERED, MOST_STREAMS
 from psubd.manager.sessions import LASTS_MS
+from psubd.model import Poll
 from psubd.registry.mirror import KEPT_CHANGES
 from tests.manager.house import ManagerCase, Outlet
 
@@ -68,6 +69,23 @@ class StreamTests(ManagerCase):
         for sent in ("x", "-1", "1.0", "1.x", "1.2.3", ".1", "", "99999999999999999999"):
             self.refused(400, "bad_header", "GET", PATH, headers={"last-event-id": sent})
         self.refused(400, "bad_parameter", "GET", PATH, query="limit=5")
+
+    def test_places_missing(self) -> None:
+        """Partitions that were added are read from their first message by a group that is there, and an event says so, to who comes later too."""
+        self.application()
+        self.topic()
+        self.bind("shop", pub=True, sub=True, status=200)
+        grant = self.gate.grant_of("shop")
+        assert grant is not None
+        self.wait(self.subscriber.poll(grant, Poll("shop", timeout_ms=0)))
+        outlet, before = self.stream(), self.registry.snapshot().serial
+        self.ok("PATCH", "/api/v1/topics/orders", {"partitions": 3})
+        missing, altered = outlet.events()
+        self.assertEqual((missing["event"], altered["event"]), ("group.places_missing", "topic.altered"))
+        data = msgspec.json.decode(missing["data"])
+        self.assertEqual(data["what"], "group.places_missing shop orders partitions 1-2: no place was kept, read from the first message")
+        self.assertEqual((data["actor"], data["paths"]), ("psubd", []))
+        self.assertEqual(self.stream(headers={"last-event-id": str(before)}).events(), [missing, altered])
 
     def test_heartbeat(self) -> None:
         """A comment every 15 s keeps the connection."""

@@ -99,6 +99,15 @@ class DocumentTests(ManagerCase):
         for name in schemas:
             jsonschema_rs.validator_for({"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
 
+    def test_limits(self) -> None:
+        """What only shows when something is full or in doubt is documented, too: too many groups, too many bindings, a write of unknown outcome."""
+        operations = self.operations()
+        for name, status in (("PUT /api/v1/groups/{group}/offsets", "429"), ("PUT /api/v1/bindings/{application}/{topic}", "409")):
+            self.assertIn(status, operations[name]["responses"])
+        for name, operation in operations.items():
+            if not name.startswith("GET "):
+                self.assertIn("504", operation["responses"], name)
+
     def test_if_match(self) -> None:
         """Who takes If-Match can refuse with 412, and the other way round."""
         for name, operation in self.operations().items():

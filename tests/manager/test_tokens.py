@@ -11,8 +11,8 @@ class TokenTests(ManagerCase):
         token = reply.json["token"]
         self.assertTrue(token.startswith("pt_"))
         shown = self.ok("GET", f"{LIST}/ci", token=token)
-        self.assertEqual(shown.json, {"name": "ci", "role": "admin", "created_ms": self.clock.epoch_ms(), "version": 1})
-        self.assertEqual(shown.headers["etag"], '"1"')
+        self.assertEqual(shown.json, {"name": "ci", "role": "admin", "created_ms": self.clock.epoch_ms(), "version": self.registry.snapshot().serial})
+        self.assertEqual(shown.headers["etag"], f'"{self.registry.snapshot().serial}"')
 
     def test_list(self) -> None:
         """The list names everybody, without a token or a digest."""
@@ -47,5 +47,6 @@ class TokenTests(ManagerCase):
 
     def test_if_match(self) -> None:
         """A condition is judged before the token ends."""
-        self.refused(412, "version_mismatch", "DELETE", f"{LIST}/watcher", headers={"if-match": '"2"'})
-        self.ok("DELETE", f"{LIST}/watcher", status=204, headers={"if-match": '"1"'})
+        seen = self.ok("GET", f"{LIST}/watcher").headers["etag"]
+        self.refused(412, "version_mismatch", "DELETE", f"{LIST}/watcher", headers={"if-match": self.ok("GET", f"{LIST}/root").headers["etag"]})
+        self.ok("DELETE", f"{LIST}/watcher", status=204, headers={"if-match": seen})

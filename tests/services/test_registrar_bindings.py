@@ -36,7 +36,7 @@ class PutTests(BindingCase):
         self.storage.calls.clear()
         binding, made = self.wait(self.put(pub=True))
         self.assertTrue(made)
-        self.assertEqual(binding, Binding("bank", "orders", self.registry.snapshot().serial, pub=True))
+        self.assertEqual(binding, Binding("bank", "orders", binding.serial, pub=True, version=binding.serial))
         self.assertEqual(self.entry("/bindings/bank", Bindings).items, {"orders": binding})
         self.assertEqual(self.storage.calls, [])
         self.assertIsNone(self.registry.snapshot().get("/groups/bank"))
@@ -76,14 +76,14 @@ class PutTests(BindingCase):
         self.assertEqual(seen, [None])
 
     def test_a_put_moves_no_cursor(self) -> None:
-        """A later PUT replaces all settings, keeps mark and serial, counts up the version, and touches no place."""
+        """A later PUT replaces all settings, keeps mark and serial, has the change's serial as its version, and touches no place."""
         first, _ = self.wait(self.put(sub=True, pub=True, ordered=True, max_in_flight=5, rate=Rate(messages_per_s=1)))
         self.publish(count=4)
         places = self.places("bank")
         self.storage.calls.clear()
         second, made = self.wait(self.put(sub=True, start="earliest"))
         self.assertFalse(made)
-        self.assertEqual(second, Binding("bank", "orders", first.serial, sub=True, start="earliest", mark=first.mark, version=2))
+        self.assertEqual(second, Binding("bank", "orders", first.serial, sub=True, start="earliest", mark=first.mark, version=self.registry.snapshot().serial))
         self.assertEqual(self.storage.calls, [])
         self.assertEqual(self.places("bank"), places)
 
@@ -93,7 +93,7 @@ class PutTests(BindingCase):
         self.named_group("bank.x", "orders")
         self.publish(count=2)
         taken, _ = self.wait(self.put(pub=True))
-        self.assertEqual((taken.mark, taken.serial, taken.version), ("", first.serial, 2))
+        self.assertEqual((taken.mark, taken.serial, taken.version), ("", first.serial, self.registry.snapshot().serial))
         for group in ("bank", "bank.x"):
             self.assertEqual(self.entry(f"/groups/{group}", Group).topics, {})
             self.assertEqual(self.places(group), {})
@@ -110,7 +110,7 @@ class PutTests(BindingCase):
         self.publish(count=2)
         binding, made = self.wait(self.put(pub=True, sub=True))
         self.assertFalse(made)
-        self.assertEqual(binding.version, 2)
+        self.assertEqual(binding.version, self.registry.snapshot().serial)
         self.assertEqual(self.places("bank")[TopicPartition("orders", 0)].offset, 2)
 
     def test_two_topics(self) -> None:
@@ -133,7 +133,7 @@ class PutTests(BindingCase):
     def test_the_callers_serials_are_ignored(self) -> None:
         """Serial, version and mark are the registrar's."""
         binding, _ = self.wait(self.registrar.put_binding(Binding("bank", "orders", 77, sub=True, mark="mine", version=88), "t", None))
-        self.assertEqual((binding.serial, binding.version), (self.registry.snapshot().serial, 1))
+        self.assertEqual((binding.serial, binding.version), (self.registry.snapshot().serial, self.registry.snapshot().serial))
         self.assertNotEqual(binding.mark, "mine")
 
     def test_not_registered(self) -> None:
@@ -188,13 +188,14 @@ class PutTests(BindingCase):
     def test_if_match(self) -> None:
         """The binding's own version counts, whatever else stands at its path; none there matches none."""
         self.refused(VersionMismatch, lambda: self.put(pub=True, if_match=1))
-        self.wait(self.put(pub=True))
+        seen = self.wait(self.put(pub=True))[0].version
         self.wait(self.put(topic="dead", pub=True))
-        self.wait(self.put(topic="dead", sub=True))
-        self.refused(VersionMismatch, lambda: self.put(sub=True, if_match=2))
-        self.assertEqual(self.wait(self.put(sub=True, if_match=1))[0].version, 2)
-        self.refused(VersionMismatch, lambda: self.delete(if_match=1))
-        self.wait(self.delete(if_match=2))
+        other = self.wait(self.put(topic="dead", sub=True))[0].version
+        self.refused(VersionMismatch, lambda: self.put(sub=True, if_match=other))
+        present = self.wait(self.put(sub=True, if_match=seen))[0].version
+        self.assertGreater(present, seen)
+        self.refused(VersionMismatch, lambda: self.delete(if_match=seen))
+        self.wait(self.delete(if_match=present))
 
     def test_storage_away(self) -> None:
         """Where the group's place cannot be kept nothing is granted, and what was kept goes again."""
@@ -233,7 +234,7 @@ class PutTests(BindingCase):
 
         self.storage.before = before
         binding, is_new = self.wait(self.put(sub=True, pub=True))
-        self.assertEqual((binding.mark, binding.serial, binding.version, is_new), (made[0].mark, made[0].serial, 2, False))
+        self.assertEqual((binding.mark, binding.serial, binding.version, is_new), (made[0].mark, made[0].serial, self.registry.snapshot().serial, False))
         self.assertEqual(self.entry("/groups/bank", Group).topics["orders"].mark, made[0].mark)
 
     def test_the_topic_is_made_again_in_between(self) -> None:
@@ -298,10 +299,10 @@ class DeleteTests(BindingCase):
         self.assertEqual(self.places("bank")[TopicPartition("orders", 0)].offset, 3)
 
     def test_made_again(self) -> None:
-        """A binding made again is another one: version 1, another serial."""
+        """A binding made again is another one, with another serial; no version that was seen before stands for it."""
         first, _ = self.wait(self.put(sub=True))
         self.wait(self.delete())
         second, made = self.wait(self.put(sub=True))
         self.assertTrue(made)
-        self.assertEqual(second.version, 1)
+        self.assertGreater(second.version, first.version)
         self.assertNotEqual(first.serial, second.serial)

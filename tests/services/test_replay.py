@@ -132,6 +132,17 @@ class WaitTests(SubscriberTestCase):
         delivery = self.wait(waiting)
         self.assertEqual((places(delivery), delivery.next), ([("orders", 2, 0)], {0: 0, 1: 0, 2: 1}))
 
+    def test_partitions_added_while_it_waits(self):
+        """A replay of all partitions that waits sees a message of one that is added meanwhile; a replay of one partition goes on with that one."""
+        waiting, alone = self.replay(timeout=5000), self.replay(partition=0, timeout=5000)
+        self.wait(self.storage.grow("orders", 4))
+        self.publish(partition=3)
+        delivery = self.wait(waiting)
+        self.assertEqual((places(delivery), delivery.next), ([("orders", 3, 0)], {0: 0, 1: 0, 2: 0, 3: 1}))
+        self.assertNoResult(alone)
+        self.clock.advance(5000)
+        self.assertEqual(self.wait(alone).next, {0: 0})
+
     def test_timeout(self):
         """After its timeout it is answered empty, with the place to go on."""
         waiting = self.replay(timeout=5000)

@@ -303,6 +303,13 @@ class ViewTests(SubscriberTestCase):
         self.wait(self.storage.delete_topic("orders"))
         self.assertEqual(list(self.items()), [("news", 0)])
 
+    def test_topic_goes_meanwhile(self):
+        """One that goes while it is looked at does not spoil the list."""
+        self.publish()
+        self.storage.failing["read orders"] = TopicMissing("gone")
+        [view] = self.wait(self.subscriber.groups(None))
+        self.assertEqual([(item.lag, item.oldest_ms) for item in view.items], [(1, None), (0, None), (0, None)])
+
     def test_storage_away(self):
         """A storage that is away is told as it is."""
         self.storage.failing["bounds"] = StorageUnavailable("away")

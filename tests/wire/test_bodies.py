@@ -1,10 +1,13 @@
 """Bodies: counted while they come in, never on disk, refused at once."""
 
 import gzip
+import random
 import tempfile
+import zlib
 from unittest import mock
 
-from psubd.interfaces import Route
+from psubd.errors import BadCredentials
+from psubd.interfaces import IExchange, Route
 from tests.wire.peer import Peer, WireCase, chunked, get, post
 
 MIB = 1_048_576
@@ -196,6 +199,44 @@ class Limits(WireCase):
         self.assertEqual((self.metric("psubd_http_body_bytes"), self.endpoint.calls), (0, []))
 
 
+class Admission(WireCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.shown: list[tuple[bytes | None, bytes]] = []
+        self.site = self.serve(
+            Route("POST", "/post", self.endpoint, "post", max_body=1000, admit=self.admit),
+            Route("GET", "/get", self.endpoint, "get", admit=self.admit),
+        )
+
+    def admit(self, exchange: IExchange) -> None:
+        self.shown.append((exchange.header(b"secret"), exchange.body))
+        if exchange.header(b"secret") is None:
+            raise BadCredentials("who are you?")
+
+    def test_a_stranger(self) -> None:
+        """Who is not admitted is told before the body comes: nothing of it is held or asked for, and the connection goes on."""
+        for framing in ("Content-Length: 900", "Transfer-Encoding: chunked"):
+            peer = self.peer().send(get("/post", framing, method="POST"))
+            self.refused(peer, 401, "bad_credentials", closes=False)
+            peer.send(b"x" * 900 if "Length" in framing else b"384\r\n" + b"x" * 900)
+            self.assertEqual(self.metric("psubd_http_body_bytes"), 0)
+        self.refused(self.peer().send(get("/post", "Content-Length: 3", "Expect: 100-continue", method="POST")), 401, "bad_credentials")
+
+    def test_admitted(self) -> None:
+        """Who is admitted is asked for the body, which the judgement did not see; without a body nobody is judged here."""
+        peer = self.peer().send(get("/post", "Secret: a", "Content-Length: 3", "Expect: 100-continue", method="POST"))
+        self.assertEqual(peer.response().status, 100)
+        self.assertEqual(peer.send(b"abc").response().status, 200)
+        self.assertEqual((self.shown, self.endpoint.exchange.body), ([(b"a", b"")], b"abc"))
+        self.assertEqual([response.status for response in peer.send(post(b"") + get()).responses()], [200, 200])
+        self.assertEqual(len(self.shown), 1)
+
+    def test_the_head_is_judged_first(self) -> None:
+        """What the head says of the body comes before: a length over the limit is 413 for everybody."""
+        self.refused(self.peer().send(get("/post", "Content-Length: 1001", method="POST")), 413, "too_large", closes=False)
+        self.assertEqual(self.shown, [])
+
+
 class Gzip(WireCase):
     def routes(self) -> list[Route]:
         return [Route("POST", "/zip", self.endpoint, "zip", max_body=100_000, gzip=True), *super().routes()]
@@ -241,6 +282,23 @@ class Gzip(WireCase):
         self.assertEqual(self.zipped(gzip.compress(b"a" * 100_000)).response().status, 200)
         self.endpoint.calls.clear()
         self.refused(self.zipped(gzip.compress(b"a" * 100_001)), 413, "too_large", closes=False)
+
+    def test_incompressible(self) -> None:
+        """What gzip makes larger is measured by what it stands for: the limit is that of the body once gzip is undone."""
+        body = random.Random(1).randbytes(100_000)
+        for memory in (9, 1):
+            packer = zlib.compressobj(9, zlib.DEFLATED, 31, memory)
+            packed = packer.compress(body) + packer.flush()
+            self.assertGreater(len(packed), 100_000)
+            for raw in (post(packed, "/zip", "Content-Encoding: gzip"), chunked(packed, "/zip", "Content-Encoding: gzip")):
+                self.endpoint.calls.clear()
+                self.assertEqual(self.peer().send(raw).response().status, 200)
+                self.assertEqual(self.endpoint.exchange.body, body)
+
+    def test_endless_nothing(self) -> None:
+        """gzip that stands for nothing is not read for ever."""
+        nothing = gzip.compress(b"") * 6000
+        self.refused(self.peer().send(chunked(nothing, "/zip", "Content-Encoding: gzip")), 413, "too_large", closes=False)
 
     def test_damaged(self) -> None:
         """Cut off, damaged, not gzip, empty, and anything behind the end: 400 bad_body, and the connection goes on."""
