@@ -83,7 +83,9 @@ class PutTests(BindingCase):
         self.storage.calls.clear()
         second, made = self.wait(self.put(sub=True, start="earliest"))
         self.assertFalse(made)
-        self.assertEqual(second, Binding("bank", "orders", first.serial, sub=True, start="earliest", mark=first.mark, version=self.registry.snapshot().serial))
+        self.assertEqual(
+            second, Binding("bank", "orders", first.serial, sub=True, start="earliest", mark=first.mark, version=self.registry.snapshot().serial)
+        )
         self.assertEqual(self.storage.calls, [])
         self.assertEqual(self.places("bank"), places)
 
@@ -234,7 +236,9 @@ class PutTests(BindingCase):
 
         self.storage.before = before
         binding, is_new = self.wait(self.put(sub=True, pub=True))
-        self.assertEqual((binding.mark, binding.serial, binding.version, is_new), (made[0].mark, made[0].serial, self.registry.snapshot().serial, False))
+        self.assertEqual(
+            (binding.mark, binding.serial, binding.version, is_new), (made[0].mark, made[0].serial, self.registry.snapshot().serial, False)
+        )
         self.assertEqual(self.entry("/groups/bank", Group).topics["orders"].mark, made[0].mark)
 
     def test_the_topic_is_made_again_in_between(self) -> None:

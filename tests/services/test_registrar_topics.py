@@ -283,7 +283,9 @@ class DeleteTests(TopicCase):
         self.assertEqual(went, {"bindings": ["bank/orders", "shop/orders"], "dead_letters": ["bank/money"], "groups": []})
         left = self.entry("/bindings/bank", Bindings).items
         self.assertEqual(set(left), {"money"})
-        self.assertEqual((left["money"].dead_letter, left["money"].max_attempts, left["money"].version), (None, None, self.registry.snapshot().serial))
+        self.assertEqual(
+            (left["money"].dead_letter, left["money"].max_attempts, left["money"].version), (None, None, self.registry.snapshot().serial)
+        )
         for group in ("bank", "bank.a"):
             self.assertEqual(set(self.entry(f"/groups/{group}", Group).topics), {"money"})
             self.assertEqual({place.topic for place in self.places(group)}, {"money"})

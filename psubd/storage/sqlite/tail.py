@@ -10,6 +10,9 @@ OVERHEAD = 200
 
 Place = tuple[str, int]
 
+GONE = Message(-1, 0, None, None, ())
+"""Stands where a message was until its slot is taken off: the message itself is let go at once."""
+
 
 class Tail:
     """At most ``budget`` bytes over all partitions; the oldest go first. Within a partition the offsets have no gap."""
@@ -88,6 +91,7 @@ class Run:
         """The oldest ``count`` go; an emptied run has none."""
         if not self.messages:
             return
+        self.messages[self.dead : self.dead + count] = [GONE] * count
         self.base += count
         self.dead += count
         if self.dead > 256 and self.dead * 4 > len(self.messages):

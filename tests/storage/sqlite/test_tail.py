@@ -1,9 +1,15 @@
+import weakref
+
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.model import Message
 from psubd.storage.sqlite.tail import OVERHEAD, Tail
+
+
+class Name(str):
+    """A header's name that a test can see being let go."""
 
 
 def messages(first: int, *sizes: int) -> list[Message]:
@@ -25,6 +31,17 @@ class TailTests(SynchronousTestCase):
         self.assertEqual([7, 8], self.offsets(tail.read(("t", 1), 7, 10, 1000)))
         self.assertIsNone(tail.read(("t", 1), 9, 10, 1000))
         self.assertEqual(3 * (100 + OVERHEAD), tail.held)
+
+    def test_what_is_shed_is_let_go(self) -> None:
+        """The budget is what is really held: a message that was shed is not kept by anybody, however few there are."""
+        tail = Tail(4 * (101 + OVERHEAD))
+        kept = []
+        for number in range(50):
+            name = Name("h")
+            kept.append(weakref.ref(name))
+            tail.extend(("t", 0), [Message(number, 0, None, b"x" * 100, ((name, None),))])
+            del name
+        self.assertEqual([46, 47, 48, 49], [number for number, ref in enumerate(kept) if ref() is not None])
 
     def test_reads_keep_to_their_bounds(self) -> None:
         """At most so many records and bytes, but one at least."""
