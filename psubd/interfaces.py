@@ -420,13 +420,18 @@ class IStorage(Interface):
         """For every partition the first offset whose record's timestamp is ``timestamp`` (ms) or later; its end where there is none."""
 
     def commit(group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
-        """Keep the group's places, durably; the failed ones with why. All that a group has to say goes in one call."""
+        """Keep the group's places, durably; the failed ones with why. All that a group has to say goes in one call. InUse: somebody else has
+        the group, with members or with places that psubd did not write; theirs are never overwritten."""
 
     def committed(group: str) -> "Deferred[dict[TopicPartition, Commit]]":
-        """All places of the group that are kept."""
+        """All places of the group that are kept. Fails with InUse where psubd did not write them, until `adopt`."""
 
     def forget(group: str, topic: str | None) -> "Deferred[None]":
         """Drop the group's places on the topic (None: all). None there: done."""
+
+    def adopt(group: str) -> "Deferred[None]":
+        """Take the group over on purpose: places that psubd did not write, which otherwise fail every call on the group with InUse, no longer
+        count. Where nobody else can write places: nothing happens."""
 
     def status() -> Mapping[str, Any]:
         """For the status page: ``kind`` and what an operator wants to know. JSON values; no credential."""

@@ -136,9 +136,14 @@ class TopicSpec(msgspec.Struct, frozen=True):
 
 
 class StorageLimits(msgspec.Struct, frozen=True):
-    """:ivar max_metadata: characters (UTF-16 units) of `Commit.metadata`; Kafka's default ``offset.metadata.max.bytes`` is 4096."""
+    """:ivar max_metadata: characters (UTF-16 units) of `Commit.metadata`; Kafka's default ``offset.metadata.max.bytes`` is 4096.
+
+    :ivar places_expire: whether a place that is not committed again for days goes (Kafka: ``offsets.retention.minutes``, 7 days, partition by
+        partition where a group has no members).
+    """
 
     max_metadata: int = 4096
+    places_expire: bool = False
 
 
 # --- what is registered ---------------------------------------------------------------------------------------------------------

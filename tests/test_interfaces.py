@@ -27,6 +27,8 @@ from psubd.services.clock import SystemClock
 from psubd.services.publisher import Publisher
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
+from psubd.storage.kafka.backend import KafkaStorage
+from psubd.storage.kafka.factory import KafkaFactory
 from psubd.storage.memory import MemoryFactory, MemoryStorage
 from psubd.storage.sqlite import SqliteFactory, SqliteStorage
 from psubd.testing.clock import FakeClock
@@ -55,6 +57,8 @@ PROVIDERS: list[tuple[type[Interface], type]] = [
     (IRegistryFactory, LocalFactory),
     (IStorage, MemoryStorage),
     (IStorage, SqliteStorage),
+    (IStorage, KafkaStorage),
+    (IStorageFactory, KafkaFactory),
     (IStorageFactory, MemoryFactory),
     (IStorageFactory, SqliteFactory),
 ]

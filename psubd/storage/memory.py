@@ -191,6 +191,9 @@ class MemoryStorage:
     def forget(self, group: str, topic: str | None) -> "Deferred[None]":
         return self._answer(lambda: self._forget(group, topic))
 
+    def adopt(self, group: str) -> "Deferred[None]":
+        return self._answer(lambda: None)
+
     def status(self) -> Mapping[str, Any]:
         return {
             "kind": "memory",

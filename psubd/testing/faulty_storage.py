@@ -93,6 +93,9 @@ class FaultyStorage:
     def forget(self, group: str, topic: str | None) -> "Deferred[None]":
         return self._call("forget", group, lambda: self.beneath.forget(group, topic))
 
+    def adopt(self, group: str) -> "Deferred[None]":
+        return self._call("adopt", group, lambda: self.beneath.adopt(group))
+
     def status(self) -> Mapping[str, Any]:
         return self.beneath.status()
 

@@ -215,6 +215,10 @@ class SqliteStorage:
     def forget(self, group: str, topic: str | None) -> "Deferred[None]":
         return self._request(Forget(group, topic))
 
+    def adopt(self, group: str) -> "Deferred[None]":
+        """This process alone writes the file: there are no others' places."""
+        return succeed(None) if self._closed is None else self._refused()
+
     # --- to the threads and back ---
 
     def _request(self, request: Append | Keep | Forget | Create | Grow | Configure | Drop) -> "Deferred[Any]":

@@ -1,0 +1,5 @@
+"""The storage on Kafka."""
+
+from psubd.storage.kafka.factory import KafkaFactory
+
+kafka = KafkaFactory()

@@ -1,0 +1,567 @@
+"""The storage on Kafka: Deferreds, on the reactor's thread."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from kafka import errors
+from kafka.future import Future
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, DeferredLock, FirstError, fail, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from psubd.errors import Internal, PsubdError, StorageUnavailable, TooLarge, TopicMissing
+from psubd.interfaces import IClock, IStorage
+from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
+from psubd.storage.kafka import journal
+from psubd.storage.kafka.atlas import Change
+from psubd.storage.kafka.client import KafkaClient
+from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
+from psubd.storage.kafka.line import Line
+from psubd.storage.kafka.meters import Meters
+from psubd.storage.kafka.outbox import Ticket
+from psubd.storage.kafka.reads import Piece
+from psubd.storage.kafka.settings import convert
+from psubd.storage.kafka.shelves import Budget, Shelf, Shelves
+from psubd.storage.kafka.tail import Round
+from psubd.storage.kafka.threads import Mailbox
+from psubd.storage.watches import Watches
+
+T = TypeVar("T")
+log = Logger()
+
+SWEEP_MS = 5_000
+IDLE_MS = 30_000
+"""A partition's end that nobody waited at or read from for so long is no longer read."""
+
+STOPPED = "psubd stops"
+
+
+class Waiting(Watches):
+    """Who waits for what comes."""
+
+    def anybody(self, topic: str, partition: int) -> bool:
+        return bool(self._waiting.get(topic, {}).get(partition))
+
+
+class Turns:
+    """One call of a group at a time: a later commit must not be overtaken by an earlier one."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, DeferredLock] = {}
+
+    def run(self, group: str, call: "Callable[[], Deferred[T]]") -> "Deferred[T]":
+        lock = self._locks.setdefault(group, DeferredLock())
+        done: Deferred[T] = lock.run(call)
+        return done.addBoth(self._left, group, lock)
+
+    def _left(self, result: Any, group: str, lock: DeferredLock) -> Any:
+        if not lock.locked and not lock.waiting:
+            self._locks.pop(group, None)
+        return result
+
+
+def first_failure(failure: Failure) -> Failure:
+    """What `gatherResults` failed with."""
+    assert isinstance(failure.value, FirstError)
+    return failure.value.subFailure
+
+
+@implementer(IStorage)
+class KafkaStorage:
+    """See `psubd.storage.kafka` for how it is built.
+
+    :param bootstrap: ``host:port`` of some brokers. :param settings: the table ``[storage.kafka]``; credentials of the environment win over it.
+    :param reactor: IReactorFromThreads, IReactorThreads and IReactorTime.
+    """
+
+    limits = StorageLimits(places_expire=True)
+
+    def __init__(
+        self,
+        bootstrap: Sequence[str],
+        clock: IClock,
+        reactor: Any,
+        settings: Mapping[str, Any] | None = None,
+        metrics: CollectorRegistry | None = None,
+    ) -> None:
+        self.settings = convert(settings or {})
+        self._bootstrap, self._clock, self._reactor = tuple(bootstrap), clock, reactor
+        threads: IReactorFromThreads = reactor
+        self._mailbox = Mailbox(threads)
+        self._shelves = Shelves(Budget(self.settings.window_bytes, self.settings.cache_bytes))
+        self._joined: set[tuple[str, int]] = set()
+        self._watches = Waiting()
+        self._turns = Turns()
+        self._waking: set[Acks] = set()
+        self._looking: dict[str, list[Deferred[None]]] = {}
+        self._reading: dict[tuple[str, str, int, int], list[Deferred[Piece]]] = {}
+        self._open: set[Deferred[Any]] = set()
+        self._client: KafkaClient | None = None
+        self._stopping: Deferred[None] | None = None
+        self._closing = False
+        self._stop_by = 0.0
+        self._patience: IDelayedCall | None = None
+        self._sweeping: IDelayedCall | None = None
+        self._meters = Meters(metrics or CollectorRegistry(), lambda: self._client)
+
+    # --- life ---
+
+    def start(self) -> "Deferred[None]":
+        journal.listen()
+        self._client = KafkaClient(self._bootstrap, self.settings, self._heard_of_change, self._heard, self._heard_of_answers)
+        started: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._client.start)
+        return started.addCallback(lambda _: self._started())
+
+    def _started(self) -> None:
+        trouble = self.trouble()
+        if trouble is None:
+            log.info("Kafka answers: {brokers} brokers", brokers=len(self._running.control.managers[0].nodes()))
+        else:
+            log.warn("Kafka is not there yet, psubd goes on trying: {trouble}", trouble=trouble)
+        self._told = trouble
+        self._sweep()
+
+    def stop(self) -> "Deferred[None]":
+        """What was accepted is done, or fails by ``storage_timeout_ms``. The reactor goes on meanwhile."""
+        if self._stopping is None:
+            self._stopping = Deferred()
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+            self._watches.close()
+            self._stop_by = time.monotonic() + self.settings.storage_timeout_s
+            self._patience = self._clock.call_later(self.settings.storage_timeout_ms, self._close)
+            if not self._open:
+                self._close()
+        waiting: Deferred[None] = Deferred()
+        self._stopping.addCallback(self._stopped, waiting)
+        return waiting
+
+    def _close(self) -> None:
+        """All that was accepted is answered, or its time is up."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        if self._client is None:
+            self._ended()
+        else:
+            ended: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._client.stop, self._stop_by)
+            ended.addErrback(lambda failure: log.failure("Kafka's connections could not be closed", failure))
+            ended.addBoth(lambda _: self._mailbox.put(self._ended))
+
+    @staticmethod
+    def _stopped(_: None, waiting: "Deferred[None]") -> None:
+        waiting.callback(None)
+
+    def _ended(self) -> None:
+        for waiting in list(self._open):
+            waiting.errback(StorageUnavailable(STOPPED))
+        assert self._stopping is not None
+        self._stopping.callback(None)
+
+    def trouble(self) -> str | None:
+        if self._stopping is not None:
+            return STOPPED
+        return "not started" if self._client is None else self._client.atlas.trouble
+
+    @property
+    def _running(self) -> KafkaClient:
+        """:raises StorageUnavailable: before the start and after the stop."""
+        if self._client is None or self._stopping is not None:
+            raise StorageUnavailable(STOPPED if self._stopping else "psubd starts")
+        return self._client
+
+    # --- topics ---
+
+    def create_topic(self, spec: TopicSpec) -> "Deferred[StoredTopic]":
+        return self._ask(lambda client: (client.control, client.topics.create, spec))
+
+    def describe(self, topics: Sequence[str]) -> "Deferred[dict[str, StoredTopic]]":
+        return self._ask(lambda client: (client.control, client.describe, tuple(topics)))
+
+    def known(self, topic: str) -> StoredTopic | None:
+        chart = None if self._client is None else self._client.atlas.want(topic)
+        return None if chart is None else chart.stored
+
+    def grow(self, topic: str, partitions: int) -> "Deferred[StoredTopic]":
+        return self._ask(lambda client: (client.control, client.topics.grow, topic, partitions))
+
+    def configure(self, topic: str, changes: Mapping[str, Any]) -> "Deferred[StoredTopic]":
+        return self._ask(lambda client: (client.control, client.topics.configure, topic, dict(changes)))
+
+    def delete_topic(self, topic: str) -> "Deferred[None]":
+        return self._ask(lambda client: (client.control, client.topics.delete, topic))
+
+    # --- publish ---
+
+    def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
+        deadline = time.monotonic() + self.settings.storage_timeout_s
+        try:
+            unsure = self._unsure(records)
+        except StorageUnavailable as stopped:
+            return fail(stopped)
+        if not unsure:
+            return self._post(records, acks, deadline)
+        looked = gatherResults([self._look(topic) for topic in unsure], consumeErrors=True)
+        return looked.addCallbacks(lambda _: self._post(records, acks, deadline), first_failure)
+
+    def _unsure(self, records: Sequence[Record]) -> set[str]:
+        """Topics that must be looked at first; also those that are being looked at, so that no call overtakes an earlier one."""
+        want = self._running.atlas.want
+        most: dict[str, int] = {}
+        for record in records:
+            most[record.topic] = max(most.get(record.topic, 0), record.partition or 0)
+        charts = {topic: want(topic) for topic in most}
+        return {topic for topic, chart in charts.items() if chart is None or most[topic] >= chart.stored.partitions or topic in self._looking}
+
+    def _post(self, records: Sequence[Record], acks: Acks, deadline: float) -> "Deferred[list[Position | PsubdError]]":
+        results: list[Position | PsubdError | None] = [self._refusal(record) for record in records]
+        sound = [number for number, result in enumerate(results) if result is None]
+        answer: Deferred[list[Position | PsubdError]] = Deferred()
+        if not sound:
+            return succeed([] if acks == "0" else [result for result in results if result is not None])
+        self._open.add(answer)
+        answer.addBoth(self._closed, answer)
+        begun = time.monotonic()
+
+        def settled(ticket: Ticket) -> None:
+            for number, result in zip(sound, ticket.results, strict=True):
+                results[number] = result
+            self._note_written(ticket)
+            self._meters.publish_seconds[acks].observe(time.monotonic() - begun)
+            if not answer.called:
+                answer.callback([result for result in results if result is not None])
+
+        try:
+            outbox = self._running.outboxes[acks]
+            outbox.post([records[number] for number in sound], deadline, settled)
+        except StorageUnavailable as refused:
+            answer.errback(refused)
+            return answer
+        if acks not in self._waking:
+            self._waking.add(acks)
+            self._reactor.callLater(0, self._wake, acks)
+        if acks == "0":
+            answer.callback([])
+        return answer
+
+    def _wake(self, acks: Acks) -> None:
+        self._waking.discard(acks)
+        if self._client is not None:
+            self._client.outboxes[acks].wake()
+
+    def _refusal(self, record: Record) -> PsubdError | None:
+        chart = self._running.atlas.charts.get(record.topic)
+        if chart is None:
+            return TopicMissing(f"topic {record.topic!r} is not in Kafka")
+        topic, partition = chart.stored, record.partition or 0
+        if not 0 <= partition < topic.partitions:
+            return TopicMissing(f"topic {record.topic!r} has no partition {partition}; it has {topic.partitions}")
+        size = len(record.value or b"") + len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
+        if size > topic.max_message_bytes:
+            return TooLarge(f"the record has {size} bytes; topic {record.topic!r} takes {topic.max_message_bytes} (max.message.bytes)")
+        return None
+
+    def _note_written(self, ticket: Ticket) -> None:
+        for result in ticket.results:
+            if isinstance(result, Position):
+                shelf = self._shelves.get(result.topic, result.partition)
+                if shelf is not None and result.offset >= shelf.written:
+                    shelf.written = result.offset + 1
+
+    # --- read ---
+
+    def read(self, topic: str, partition: int, offset: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
+        try:
+            chart = self._running.atlas.want(topic)
+        except StorageUnavailable as stopped:
+            return fail(stopped)
+        if chart is None or partition >= chart.stored.partitions:
+            return self._look(topic).addCallback(lambda _: self._read(topic, partition, offset, max_records, max_bytes))
+        return self._read(topic, partition, offset, max_records, max_bytes)
+
+    def _read(self, topic: str, partition: int, offset: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
+        chart = self._running.atlas.charts.get(topic)
+        if chart is None or not 0 <= partition < chart.stored.partitions:
+            return fail(TopicMissing(f"topic {topic!r} has no partition {partition} in Kafka"))
+        now = self._clock.elapsed_ms()
+        shelf = self._shelves.make(topic, partition, now)
+        shelf.used_at = now
+        here = self._shelves.slice(shelf, offset, max_records, max_bytes)
+        if here is not None and (here.next_offset < here.end or shelf.at_end(here.next_offset, now)):
+            self._meters.served["shelf"] += 1
+            return succeed(here)
+        if shelf.at_end(offset, now):
+            self._meters.served["end"] += 1
+            return succeed(Slice((), offset, shelf.first, max(offset, shelf.end)))
+        self._meters.served["broker"] += 1
+        if here is None or not here.messages:
+            fetched = self._fetch(topic, chart.stored.uid, partition, offset if here is None else here.next_offset)
+            return fetched.addCallback(self._sliced, max_records, max_bytes)
+        # What is here reaches to where the log ended when it was read: only a broker knows where it ends now.
+        fetched = self._fetch(topic, chart.stored.uid, partition, here.next_offset)
+        return fetched.addCallback(lambda piece: msgspec.structs.replace(here, first=piece.first, end=piece.end))
+
+    def _fetch(self, topic: str, uid: str, partition: int, offset: int) -> "Deferred[Piece]":
+        """A piece of the log, from a broker; who asks for one that is on its way already shares it."""
+        key = (topic, uid, partition, offset)
+        waiting: Deferred[Piece] = Deferred()
+        if key in self._reading:
+            self._reading[key].append(waiting)
+            return waiting
+        self._reading[key] = [waiting]
+        fetched: Deferred[Piece] = self._ask(lambda client: (client.reading, client.reads.read, topic, partition, offset))
+        fetched.addBoth(self._fetched, key)
+        return waiting
+
+    def _fetched(self, result: Piece | Failure, key: tuple[str, str, int, int]) -> None:
+        topic, uid, partition, _ = key
+        waiting = self._reading.pop(key)
+        chart = None if self._client is None else self._client.atlas.charts.get(topic)
+        if isinstance(result, Failure):
+            self._meters.failures["read"] += 1
+            for each in waiting:
+                each.errback(result.value)
+            return
+        if chart is not None and chart.stored.uid == uid:
+            now = self._clock.elapsed_ms()
+            self._shelves.put(self._shelves.make(topic, partition, now), result, now)
+        for each in waiting:
+            each.callback(result)
+
+    def _sliced(self, piece: Piece, max_records: int, max_bytes: int) -> Slice:
+        passing = Shelf(self._clock.elapsed_ms())
+        Shelves(Budget(piece.size, piece.size)).put(passing, piece, 0)
+        found = passing.slice(piece.start, max_records, max_bytes)
+        return Slice((), piece.next, piece.first, piece.end) if found is None else found
+
+    def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
+        return self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.bounds, topic)))
+
+    def offset_at(self, topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
+        return self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.offset_at, topic, timestamp)))
+
+    # --- wait ---
+
+    def watch(self, topic: str, partition: int, offset: int) -> "Deferred[None]":
+        if self._client is None or self._stopping is not None:
+            return succeed(None)
+        chart = self._client.atlas.want(topic)
+        if chart is None or partition >= chart.stored.partitions:
+            watch = self._watches.wait(topic, partition, offset)
+            self._look(topic).addBoth(lambda _: self._waits(topic, partition, offset))
+            return watch
+        if self._something(topic, partition, offset):
+            return succeed(None)
+        watch = self._watches.wait(topic, partition, offset)
+        self._join(topic, partition, offset)
+        return watch
+
+    def _waits(self, topic: str, partition: int, offset: int) -> None:
+        """Somebody waits on a topic that was looked at only now."""
+        chart = None if self._client is None else self._client.atlas.charts.get(topic)
+        if chart is None or not 0 <= partition < chart.stored.partitions:
+            self._watches.changed(topic)
+        elif self._something(topic, partition, offset):
+            self._watches.grew(topic, partition, offset + 1)
+        else:
+            self._join(topic, partition, offset)
+
+    def _something(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a record at ``offset`` or behind it is known to be there."""
+        shelf = self._shelves.get(topic, partition)
+        return shelf is not None and shelf.end > offset
+
+    def _join(self, topic: str, partition: int, offset: int) -> None:
+        now = self._clock.elapsed_ms()
+        self._shelves.make(topic, partition, now).used_at = now
+        if (topic, partition) not in self._joined and self._watches.anybody(topic, partition):
+            self._joined.add((topic, partition))
+            self._running.tail.join(topic, partition, offset)
+
+    def _leave(self, topic: str, partition: int) -> None:
+        self._joined.discard((topic, partition))
+        if self._client is not None:
+            self._client.tail.leave(topic, partition)
+
+    # --- groups ---
+
+    def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
+        done = self._in_turn(group, lambda client, name: (client.committing, client.groups.commit, name, dict(places)))
+        return done.addCallback(self._count_failed)
+
+    def committed(self, group: str) -> "Deferred[dict[TopicPartition, Commit]]":
+        return self._in_turn(group, lambda client, name: (client.committing, client.groups.committed, name))
+
+    def forget(self, group: str, topic: str | None) -> "Deferred[None]":
+        return self._in_turn(group, lambda client, name: (client.committing, client.groups.forget, name, topic))
+
+    def adopt(self, group: str) -> "Deferred[None]":
+        return self._in_turn(group, lambda client, name: (client.committing, client.groups.adopt, name))
+
+    def _in_turn(self, group: str, work: Callable[[KafkaClient, str], tuple[Any, ...]]) -> "Deferred[Any]":
+        name = self.settings.group_prefix + group
+        try:
+            client = self._running
+        except StorageUnavailable as stopped:
+            return fail(stopped)
+        done: Deferred[Any] = self._turns.run(name, lambda: self._submit(*work(client, name)))
+        self._open.add(done)
+        return done.addBoth(self._closed, done)
+
+    def _count_failed(self, failed: dict[TopicPartition, PsubdError]) -> dict[TopicPartition, PsubdError]:
+        self._meters.failures["commit"] += len(failed)
+        return failed
+
+    # --- status ---
+
+    def status(self) -> Mapping[str, Any]:
+        client = self._client
+        if client is None:
+            return {"kind": "kafka", "bootstrap": list(self._bootstrap), "trouble": self.trouble()}
+        return {
+            "kind": "kafka",
+            "bootstrap": list(self._bootstrap),
+            "trouble": self.trouble(),
+            "brokers": sorted(client.control.managers[0].nodes()),
+            "security_protocol": self.settings.security_protocol,
+            "topics": len(client.atlas.charts),
+            "connections": client.connections,
+            "connections_per_broker_at_most": client.connections_per_broker,
+            "queued_bytes": sum(outbox.queued_bytes for outbox in client.outboxes.values()),
+            "idempotent": client.outboxes["all"].idempotent,
+            "ends_read": len(self._joined),
+            "waiting_reads": len(self._watches),
+            "cached_bytes": self._shelves.size,
+        }
+
+    # --- from the threads ---
+
+    def _ask(self, work: Callable[[KafkaClient], tuple[Any, ...]]) -> "Deferred[Any]":
+        """Run what ``work`` names (line, function, arguments) on that line's thread."""
+        try:
+            return self._submit(*work(self._running))
+        except StorageUnavailable as stopped:
+            return fail(stopped)
+
+    def _submit(self, line: Line, call: Callable[..., Any], *given: Any) -> "Deferred[Any]":
+        answer: Deferred[Any] = Deferred()
+        try:
+            future: Future = line.submit(call, *given)
+        except RuntimeError:  # the line is closed
+            return fail(StorageUnavailable(STOPPED))
+        self._open.add(answer)
+        answer.addBoth(self._closed, answer)
+        future.add_callback(lambda value: self._mailbox.put(self._succeeded, answer, value))
+        future.add_errback(lambda error: self._mailbox.put(self._failed, answer, error))
+        return answer
+
+    def _closed(self, result: Any, answer: "Deferred[Any]") -> Any:
+        self._open.discard(answer)
+        if self._stopping is not None and not self._open:
+            self._close()
+        return result
+
+    def _succeeded(self, answer: "Deferred[Any]", value: Any) -> None:
+        if not answer.called:
+            answer.callback(value)
+
+    def _failed(self, answer: "Deferred[Any]", error: BaseException) -> None:
+        if answer.called:
+            return
+        if isinstance(error, PsubdError):
+            answer.errback(error)
+        elif isinstance(error, Lost):
+            answer.errback(timeout(error))
+        elif isinstance(error, Unsent | errors.KafkaError):
+            answer.errback(unavailable(error))
+        elif self._stopping is not None:
+            answer.errback(StorageUnavailable(STOPPED))
+        else:
+            log.failure("A call to Kafka failed in a way that nobody foresaw", Failure(error))
+            answer.errback(Internal("a call to Kafka failed in a way that nobody foresaw"))
+
+    def _look(self, topic: str) -> "Deferred[None]":
+        """Look at a topic that is not known, or looks other than somebody says. Who asks meanwhile shares the answer, in order."""
+        waiting: Deferred[None] = Deferred()
+        if topic in self._looking:
+            self._looking[topic].append(waiting)
+            return waiting
+        self._looking[topic] = [waiting]
+        looked = self._ask(lambda client: (client.control, client.describe, (topic,)))
+        looked.addBoth(self._looked, topic)
+        return waiting
+
+    def _looked(self, result: Any, topic: str) -> None:
+        for waiting in self._looking.pop(topic):
+            if isinstance(result, Failure):
+                waiting.errback(result.value)
+            else:
+                waiting.callback(None)
+
+    def _heard_of_change(self, topic: str, change: Change) -> None:
+        self._mailbox.put(self._befell, topic, change)
+
+    def _befell(self, topic: str, change: Change) -> None:
+        if change != "grown":
+            for place in [place for place in self._joined if place[0] == topic]:
+                self._leave(*place)
+            self._shelves.clear(topic)
+        self._watches.changed(topic)
+
+    def _heard_of_answers(self, tickets: list[Ticket]) -> None:
+        self._mailbox.put(self._answer, tickets)
+
+    def _answer(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            ticket.done(ticket)
+
+    def _heard(self, heard: Round) -> None:
+        self._mailbox.put(self._take, heard)
+
+    def _take(self, heard: Round) -> None:
+        now = self._clock.elapsed_ms()
+        for place in heard.standing:
+            shelf = self._shelves.get(*place)
+            if shelf is not None:
+                shelf.heard_at = now
+        for arrival in heard.arrivals:
+            if (arrival.topic, arrival.partition) in self._joined:
+                shelf = self._shelves.make(arrival.topic, arrival.partition, now)
+                if arrival.piece is not None:
+                    self._shelves.put(shelf, arrival.piece, now)
+                shelf.frontier, shelf.end = arrival.next, max(shelf.end, arrival.end)
+                self._watches.grew(arrival.topic, arrival.partition, max(arrival.next, arrival.end))
+        if self._client is not None:
+            self._client.tail.taken(heard.size)
+
+    def _sweep(self) -> None:
+        """Stop reading ends where nobody waits, forget what is old, and say when Kafka went or came back."""
+        if self._stopping is not None:
+            return
+        now = self._clock.elapsed_ms()
+        for place in list(self._joined):
+            shelf = self._shelves.get(*place)
+            if not self._watches.anybody(*place) and (shelf is None or now - shelf.used_at > IDLE_MS):
+                self._leave(*place)
+                self._shelves.forget(*place)
+        self._shelves.age(now)
+        self._tell(self.trouble())
+        self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
+
+    def _tell(self, trouble: str | None) -> None:
+        if (trouble is None) != (self._told is None):
+            if trouble is None:
+                log.info("Kafka answers again")
+            else:
+                log.warn("Kafka is away: {trouble}", trouble=trouble)
+        self._told = trouble
+
+    _told: str | None = None

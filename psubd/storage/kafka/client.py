@@ -1,0 +1,107 @@
+"""The blocking side of the storage: the driver's threads and what runs on them. No reactor, no Twisted.
+
+Work goes in with `submit`-like calls that return at once, and its result comes out by a callback on one of the threads here.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from kafka.future import Future
+
+from psubd.model import Acks, StoredTopic
+from psubd.storage.kafka.atlas import Atlas, Change
+from psubd.storage.kafka.faults import Lost, Unsent
+from psubd.storage.kafka.groups import Groups
+from psubd.storage.kafka.line import Line
+from psubd.storage.kafka.outbox import Outbox, Ticket
+from psubd.storage.kafka.reads import Reads
+from psubd.storage.kafka.settings import KafkaSettings
+from psubd.storage.kafka.tail import Round, Tail
+from psubd.storage.kafka.topics import Topics
+
+START_WAIT_S = 3.0
+"""How long `start` waits for a first look at Kafka before it goes on without."""
+
+
+class KafkaClient:
+    """Five threads with their connections, each for one kind of work, so that none waits behind another: a long poll behind a commit, a large
+    read behind the metadata. At most ``connections`` to each broker, however many topics and groups there are.
+
+    :param changed: called on a thread of ours when something befell a topic. :param came: the same with what `Tail` read.
+    :param published: the same with publish calls that are answered.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Sequence[str],
+        settings: KafkaSettings,
+        changed: Callable[[str, Change], None],
+        came: Callable[[Round], None],
+        published: Callable[[list[Ticket]], None],
+    ) -> None:
+        self.settings = settings
+        self.bootstrap = tuple(bootstrap)
+        options = settings.driver()
+        publishers = settings.publish_connections
+        self.control = Line(f"{settings.client_id}-control", bootstrap, options)
+        self.publishing = Line(f"{settings.client_id}-publish", bootstrap, options, publishers + 2)
+        self.reading = Line(f"{settings.client_id}-read", bootstrap, options, settings.read_connections)
+        self.tailing = Line(f"{settings.client_id}-tail", bootstrap, options, 2)
+        self.committing = Line(f"{settings.client_id}-commit", bootstrap, options, settings.commit_connections)
+        self.lines = (self.control, self.publishing, self.reading, self.tailing, self.committing)
+        self.atlas = Atlas(self.control, settings, changed, lambda: self.tail.reroute())
+        self.topics = Topics(self.control, self.atlas, settings)
+        self.outboxes: dict[Acks, Outbox] = {
+            "all": Outbox(self.publishing, range(publishers), "all", self.atlas, settings, published),
+            "1": Outbox(self.publishing, range(publishers, publishers + 1), "1", self.atlas, settings, published),
+            "0": Outbox(self.publishing, range(publishers + 1, publishers + 2), "0", self.atlas, settings, published),
+        }
+        self.reads = Reads(self.reading, self.atlas, settings)
+        self.tail = Tail(self.tailing, self.atlas, settings, came)
+        self.groups = Groups(self.committing, settings)
+
+    @property
+    def connections(self) -> int:
+        """Connections that stand now."""
+        return sum(manager.connections for line in self.lines for manager in line.managers)
+
+    @property
+    def connections_per_broker(self) -> int:
+        """The most that there can be to one broker."""
+        return sum(len(line.managers) for line in self.lines)
+
+    def start(self) -> None:
+        """Begin to connect; returns when Kafka answered, or after `START_WAIT_S`: it goes on trying then."""
+        for line in self.lines:
+            line.start()
+        self.control.submit(self.atlas.watch)
+        for outbox in self.outboxes.values():
+            self.publishing.submit(outbox.sweep)
+        deadline = time.monotonic() + START_WAIT_S
+        while self.atlas.trouble is not None and time.monotonic() < deadline:
+            self.atlas.kick()
+            time.sleep(0.02)
+
+    def stop(self, deadline: float) -> None:
+        """Send what was accepted by the deadline (`time.monotonic`), then close all connections and end all threads. Blocks so long."""
+        waiting = [self.publishing.submit(outbox.flush, deadline) for outbox in self.outboxes.values()]
+        for each in waiting:
+            wait_for(each, deadline - time.monotonic() + 1)
+        self.tail.stop()
+        self.atlas.stop()
+        for line in self.lines:
+            line.stop()
+
+    async def describe(self, topics: Sequence[str]) -> dict[str, StoredTopic]:
+        """What is there now, on the control line; tried again until `storage_timeout_ms`. :raises Unsent: :raises Lost:"""
+        deadline = time.monotonic() + self.settings.storage_timeout_s
+        found: dict[str, StoredTopic] = await self.control.persist(deadline, lambda left: self.atlas.fresh(topics, left), again=(Unsent, Lost))
+        return found
+
+
+def wait_for(future: Future, timeout_s: float) -> None:
+    """Wait for it to be done, however it ends."""
+    done = threading.Event()
+    future.add_both(lambda _: done.set())
+    done.wait(timeout_s)

@@ -1,0 +1,198 @@
+"""What was read, for everybody who reads near it: one shelf for each partition, in pieces that touch where nothing lies between.
+
+The piece at the end grows while somebody waits on the partition (`tail` reads there), so that all groups that stand near the end are served from
+memory, one fetch for all of them. Pieces from further behind come from single reads, and serve whoever passes the same place soon.
+On the reactor's thread only; no I/O.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+
+import msgspec
+
+from psubd.model import Message, Slice
+from psubd.storage.kafka.reads import Piece
+
+FRESH_MS = 1_500
+"""An end that the tail has not spoken for since is asked of the broker. An open fetch is answered every 500 ms at least."""
+
+OLD_MS = 30_000
+"""Pieces are dropped so long after they came: retention may have taken what they hold."""
+
+MERGE_BYTES = 65_536
+"""Pieces smaller than this grow with what follows them, so that a trickle does not make a piece of every message."""
+
+
+class Part:
+    """One piece: every committed message from ``start`` up to ``next``."""
+
+    __slots__ = ("came_at", "messages", "next", "size", "start")
+
+    def __init__(self, piece: Piece, now: int) -> None:
+        self.start, self.next, self.size = piece.start, piece.next, piece.size
+        self.messages: list[Message] = list(piece.messages)
+        self.came_at = now
+
+    def grow(self, piece: Piece, now: int) -> None:
+        """Take on the piece that begins where this one ends."""
+        self.messages.extend(piece.messages)
+        self.next, self.came_at = piece.next, now
+        self.size += piece.size
+
+
+class Shelf:
+    """One partition.
+
+    :ivar first: :ivar end: the log's bounds as last heard of.
+    :ivar frontier: where the tail stands; None: nobody reads the end.
+    :ivar heard_at: when the tail last spoke for the partition (elapsed ms).
+    :ivar written: the offset behind the last one that was published here: the tail hears of it a moment later.
+    :ivar used_at: when somebody last waited or read here.
+    """
+
+    __slots__ = ("end", "first", "frontier", "heard_at", "parts", "starts", "used_at", "written")
+
+    def __init__(self, now: int) -> None:
+        self.parts: list[Part] = []
+        self.starts: list[int] = []
+        self.first = self.end = self.written = 0
+        self.frontier: int | None = None
+        self.heard_at, self.used_at = now - FRESH_MS, now
+
+    def at(self, offset: int) -> int | None:
+        """Index of the part that holds ``offset``."""
+        index = bisect_right(self.starts, offset) - 1
+        return index if index >= 0 and offset < self.parts[index].next else None
+
+    def lacking(self, piece: Piece) -> Piece:
+        """What of the piece is not here, from its front up to the next part that is."""
+        start = piece.start
+        while (index := self.at(start)) is not None:
+            start = self.parts[index].next
+        index = bisect_left(self.starts, start)
+        stop = min(piece.next, self.starts[index]) if index < len(self.starts) else piece.next
+        if (start, stop) == (piece.start, piece.next):
+            return piece
+        messages = tuple(message for message in piece.messages if start <= message.offset < stop)
+        size = piece.size * len(messages) // max(1, len(piece.messages))
+        return msgspec.structs.replace(piece, start=start, next=max(start, stop), messages=messages, size=size)
+
+    def at_end(self, offset: int, now: int) -> bool:
+        """Whether nothing is known to lie at ``offset`` or behind it, and the knowledge is fresh."""
+        return self.frontier == offset and max(self.written, self.end) <= offset and now - self.heard_at < FRESH_MS
+
+    def slice(self, offset: int, max_records: int, max_bytes: int) -> Slice | None:
+        """What lies at ``offset``, if it is here."""
+        index = self.at(offset)
+        if index is None:
+            return None
+        taken: list[Message] = []
+        size, following = 0, offset
+        while index < len(self.parts) and self.parts[index].start <= following < self.parts[index].next:
+            part = self.parts[index]
+            begin = bisect_left(part.messages, following, key=_offset)
+            for message in part.messages[begin : begin + max_records - len(taken) + 1]:
+                size += message.size
+                if len(taken) == max_records or (taken and size > max_bytes):
+                    return Slice(tuple(taken), message.offset, self.first, max(self.end, message.offset))
+                taken.append(message)
+            following = part.next
+            index += 1
+        return Slice(tuple(taken), following, self.first, max(self.end, following))
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """Bytes: of one partition's end, and of all shelves together."""
+
+    window: int
+    total: int
+
+
+class Shelves:
+    """All shelves, within their budget: the parts that were used longest ago go first."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.by_topic: dict[str, dict[int, Shelf]] = {}
+        self.size = 0
+        self._recent: OrderedDict[int, tuple[Shelf, Part]] = OrderedDict()
+
+    def get(self, topic: str, partition: int) -> Shelf | None:
+        return self.by_topic.get(topic, {}).get(partition)
+
+    def make(self, topic: str, partition: int, now: int) -> Shelf:
+        shelf = self.get(topic, partition)
+        if shelf is None:
+            shelf = self.by_topic.setdefault(topic, {})[partition] = Shelf(now)
+        return shelf
+
+    def put(self, shelf: Shelf, piece: Piece, now: int) -> None:
+        """Keep of a piece what is not there yet, up to the next part that is."""
+        shelf.first, shelf.end = piece.first, max(piece.end, shelf.end)
+        new = shelf.lacking(piece)
+        if new.next <= new.start:
+            return
+        before = bisect_left(shelf.starts, new.start) - 1
+        neighbour = shelf.parts[before] if before >= 0 else None
+        if neighbour is not None and neighbour.next == new.start and neighbour.size < MERGE_BYTES:
+            neighbour.grow(new, now)
+            self.size += new.size
+            self._recent.move_to_end(id(neighbour))
+        else:
+            self._insert(shelf, before + 1, Part(new, now))
+        self._trim(shelf)
+
+    def slice(self, shelf: Shelf, offset: int, max_records: int, max_bytes: int) -> Slice | None:
+        """`Shelf.slice`, noting that the part was used."""
+        index = shelf.at(offset)
+        if index is None:
+            return None
+        self._recent.move_to_end(id(shelf.parts[index]))
+        return shelf.slice(offset, max_records, max_bytes)
+
+    def clear(self, topic: str) -> None:
+        """Forget all that was read of the topic."""
+        for shelf in self.by_topic.pop(topic, {}).values():
+            self._empty(shelf)
+
+    def forget(self, topic: str, partition: int) -> None:
+        """Forget one partition."""
+        shelf = self.by_topic.get(topic, {}).pop(partition, None)
+        if shelf is not None:
+            self._empty(shelf)
+            if not self.by_topic[topic]:
+                del self.by_topic[topic]
+
+    def age(self, now: int) -> None:
+        """Drop what is old."""
+        for shelf, part in [held for held in self._recent.values() if now - held[1].came_at > OLD_MS]:
+            self._drop(shelf, part)
+
+    def _insert(self, shelf: Shelf, index: int, part: Part) -> None:
+        shelf.parts.insert(index, part)
+        shelf.starts.insert(index, part.start)
+        self.size += part.size
+        self._recent[id(part)] = (shelf, part)
+
+    def _drop(self, shelf: Shelf, part: Part) -> None:
+        index = shelf.parts.index(part)
+        del shelf.parts[index], shelf.starts[index]
+        self.size -= part.size
+        del self._recent[id(part)]
+
+    def _trim(self, shelf: Shelf) -> None:
+        held = sum(part.size for part in shelf.parts)
+        while held > self.budget.window and len(shelf.parts) > 1:
+            held -= shelf.parts[0].size
+            self._drop(shelf, shelf.parts[0])
+        while self.size > self.budget.total and len(self._recent) > 1:
+            oldest, part = next(iter(self._recent.values()))
+            self._drop(oldest, part)
+
+    def _empty(self, shelf: Shelf) -> None:
+        for part in list(shelf.parts):
+            self._drop(shelf, part)
+
+
+def _offset(message: Message) -> int:
+    return message.offset

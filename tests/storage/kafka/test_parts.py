@@ -1,0 +1,187 @@
+"""Small parts: sessions, requests cut to size, the mailbox, errors."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from kafka import errors
+from twisted.trial.unittest import SynchronousTestCase
+
+from psubd.errors import BadBody, InUse, StorageTimeout, StorageUnavailable, TopicMissing
+from psubd.model import Commit, TopicPartition
+from psubd.storage.kafka import faults
+from psubd.storage.kafka.atlas import Chart, befallen, stored_topic, uid
+from psubd.storage.kafka.groups import OURS, REQUEST_BYTES, check_ours, parts
+from psubd.storage.kafka.tail import Reader, Session
+from psubd.storage.kafka.threads import Mailbox
+
+
+class Sessions(SynchronousTestCase):
+    """Fetch sessions."""
+
+    ID = uuid.uuid4()
+
+    def readers(self, *places: tuple[int, int]) -> list[Reader]:
+        return [Reader("t", partition, offset, self.ID) for partition, offset in places]
+
+    def named(self, request: Any) -> tuple[dict[int, int], list[int]]:
+        """Partitions sent with their places, and those forgotten."""
+        sent = {part.partition: part.fetch_offset for topic in request.topics for part in topic.partitions}
+        return sent, [partition for topic in request.forgotten_topics_data for partition in topic.partitions]
+
+    def answer(self, session_id: int, error_code: int = 0) -> Any:
+        class Answer:
+            pass
+
+        given = Answer()
+        given.session_id, given.error_code = session_id, error_code  # type: ignore[attr-defined]
+        return given
+
+    def test_only_what_changed_is_named(self) -> None:
+        """All at first; then what moved or came, and what left is forgotten; epochs rise."""
+        session = Session(kept=True)
+        request = session.request(self.readers((0, 5), (1, 7)), 500)
+        self.assertEqual((({0: 5, 1: 7}, []), (0, 0)), (self.named(request), (request.session_id, request.session_epoch)))
+        self.assertTrue(session.answered(self.answer(99)))
+        request = session.request(self.readers((0, 6), (1, 7), (2, 0)), 500)
+        self.assertEqual((({0: 6, 2: 0}, []), (99, 1)), (self.named(request), (request.session_id, request.session_epoch)))
+        session.answered(self.answer(99))
+        request = session.request(self.readers((2, 0)), 500)
+        self.assertEqual(
+            (({}, [0, 1]), (99, 2)), ((self.named(request)[0], sorted(self.named(request)[1])), (request.session_id, request.session_epoch))
+        )
+
+    def test_a_session_that_the_broker_lost_begins_anew(self) -> None:
+        """An error names all again; the answer does not count."""
+        session = Session(kept=True)
+        session.request(self.readers((0, 5)), 500)
+        session.answered(self.answer(99))
+        session.request(self.readers((0, 5)), 500)
+        self.assertFalse(session.answered(self.answer(0, errors.FetchSessionIdNotFoundError.errno)))
+        request = session.request(self.readers((0, 5)), 500)
+        self.assertEqual(({0: 5}, 0), (self.named(request)[0], request.session_epoch))
+
+    def test_no_session(self) -> None:
+        """A broker that keeps none, or a request that wants none, names all each time."""
+        for session, session_id in ((Session(kept=True), 0), (Session(kept=False), 0)):
+            for _ in range(2):
+                self.assertEqual({0: 5}, self.named(session.request(self.readers((0, 5)), 500))[0])
+                self.assertTrue(session.answered(self.answer(session_id)))
+
+
+class Commits(SynchronousTestCase):
+    """Groups' places."""
+
+    def test_cut_into_requests(self) -> None:
+        """Each within the bound, all of them together, in order."""
+        places = {TopicPartition("t", number): Commit(number, "m" * 4096) for number in range(1000)}
+        cut = parts("g", places)
+        self.assertTrue(all(sum(len(commit.metadata) for commit in part.values()) <= REQUEST_BYTES for part in cut))
+        self.assertEqual(list(places.items()), [item for part in cut for item in part.items()])
+        self.assertEqual([], parts("g", {}))
+
+    def test_whose_commits(self) -> None:
+        """Today's format and those to come are psubd's; an empty group is anybody's."""
+        for metadata in ("psubd1;x", "psubd12;"):
+            check_ours("g", {TopicPartition("t", 0): Commit(1, metadata)})
+        check_ours("g", {})
+        for metadata in ("", "theirs", "psubd", "psubdx;"):
+            self.assertIsNone(OURS.match(metadata))
+            with self.assertRaises(InUse):
+                check_ours("g", {TopicPartition("t", 1): Commit(1, "psubd1;"), TopicPartition("t", 0): Commit(1, metadata)})
+
+
+class Maps(SynchronousTestCase):
+    """Topics as Kafka tells of them."""
+
+    def test_settings(self) -> None:
+        """-1 is no bound; compaction with deletion needs keys too; own settings are told from defaults."""
+        settings = {
+            "retention.ms": ("-1", 5),
+            "cleanup.policy": ("compact,delete", 1),
+            "max.message.bytes": ("5", 5),
+            "message.timestamp.after.max.ms": ("7", 5),
+        }
+        topic = stored_topic("t", "u", 2, 3, settings)
+        self.assertEqual(
+            (None, None, "compact", 5, 7),
+            (topic.retention_ms, topic.retention_bytes, topic.cleanup, topic.max_message_bytes, topic.timestamp_ahead_ms),
+        )
+        self.assertEqual({"cleanup.policy": "compact,delete"}, topic.config)
+
+    def test_what_befell(self) -> None:
+        """Gone, another one, more partitions; a new leader is nothing that anybody must hear of."""
+        one, other = uuid.uuid4(), uuid.uuid4()
+        stored = stored_topic("t", uid(one), 1, 1, {})
+        before = Chart(stored, one, (1,))
+        for now, expected in (
+            (None, "gone"),
+            (Chart(stored, other, (1,)), "other"),
+            (Chart(stored, one, (1, 1)), "grown"),
+            (Chart(stored, one, (2,)), None),
+        ):
+            self.assertEqual(expected, befallen(before, now))
+        self.assertIsNone(befallen(None, before))
+
+    def test_ids_are_written_as_kafka_writes_them(self) -> None:
+        """URL-safe base64 of the sixteen bytes, no padding."""
+        self.assertEqual("AAAAAAAAAAAAAAAAAAAAAA", uid(uuid.UUID(int=0)))
+
+
+class Mail(SynchronousTestCase):
+    """From threads to the reactor."""
+
+    def test_one_wake_for_all_that_gathered(self) -> None:
+        """In order, from many threads, and once more for what comes after."""
+        wakes: list[Callable[[], None]] = []
+
+        class Reactor:
+            def callFromThread(self, call: Callable[[], None]) -> None:
+                wakes.append(call)
+
+        mailbox, made = Mailbox(Reactor()), list[int]()  # type: ignore[arg-type]
+        threads = [threading.Thread(target=lambda: [mailbox.put(made.append, number) for number in range(100)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(1, len(wakes))
+        wakes.pop()()
+        self.assertEqual(400, len(made))
+        mailbox.put(made.append, 1)
+        self.assertEqual(1, len(wakes))
+
+    def test_a_failing_call_takes_no_other_along(self) -> None:
+        """It is logged, and the next ones are made."""
+        wakes: list[Callable[[], None]] = []
+
+        class Reactor:
+            def callFromThread(self, call: Callable[[], None]) -> None:
+                wakes.append(call)
+
+        mailbox, made = Mailbox(Reactor()), list[int]()  # type: ignore[arg-type]
+        mailbox.put(lambda: 1 / 0)
+        mailbox.put(made.append, 1)
+        wakes.pop()()
+        self.assertEqual([1], made)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+class Faults(SynchronousTestCase):
+    """What clients are told."""
+
+    def test_kinds(self) -> None:
+        """Surely not done, maybe done, refused for good."""
+        self.assertIsInstance(faults.unavailable(faults.Unsent("x")), StorageUnavailable)
+        self.assertIsInstance(faults.timeout(faults.Lost("x")), StorageTimeout)
+        self.assertIsInstance(faults.timeout(faults.Unsent("x")), StorageUnavailable)
+        self.assertIsInstance(faults.of_topic(errors.InvalidConfigurationError(), "t", "why"), BadBody)
+        self.assertIsInstance(faults.of_topic(errors.UnknownTopicOrPartitionError(), "t"), TopicMissing)
+        self.assertIsInstance(faults.of_group(errors.UnknownMemberIdError(), "g"), InUse)
+
+    def test_no_address_and_no_secret(self) -> None:
+        """The driver's own words stay in the log."""
+        told = faults.unavailable(errors.KafkaConnectionError("10.0.0.1:9092 user secret refused")).detail
+        self.assertNotIn("secret", told)
+        self.assertNotIn("10.0.0.1", told)
