@@ -23,6 +23,7 @@ from psubd.config import Config, Listener, Schemes, load, redact
 from psubd.errors import ConfigError
 from psubd.interfaces import IRegistryFactory, IStorageFactory
 from psubd.storage.memory import MemorySettings
+from psubd.storage.kafka.settings import KafkaSettings
 from psubd.storage.sqlite.settings import SqliteSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -279,6 +280,14 @@ class FileTests(SynchronousTestCase):
         """[storage.sqlite] and [storage.memory] hold every setting of theirs with its default."""
         for scheme, settings in (("sqlite", SqliteSettings()), ("memory", MemorySettings())):
             self.assertEqual(self.tree["storage"][scheme], msgspec.structs.asdict(settings))
+
+    def test_kafka(self) -> None:
+        """So is every one of Kafka's that has a default; those that have none are named in its comments, since TOML cannot say nothing."""
+        settings = msgspec.structs.asdict(KafkaSettings())
+        self.assertEqual(self.tree["storage"]["kafka"], {name: value for name, value in settings.items() if value is not None})
+        table = self.PATH.read_text().partition("[storage.kafka]")[2].partition("[registry]")[0]
+        comments = " ".join(line for line in table.splitlines() if line.startswith("#"))
+        self.assertEqual([name for name, value in settings.items() if value is None and not re.search(rf"\b{name}\b", comments)], [])
 
     def test_reasons(self) -> None:
         """Each setting has a comment above it that says why."""

@@ -17,7 +17,7 @@ CHANGING = re.compile(r'"(?:timestamp|version)":\d+|"(?:pk|ps|sk)_[^"]*"')
 class ReadmeTests(ProcessCase):
     def run_blocks(self) -> tuple[list[str], list[str]]:
         """The lines that the shell blocks write, and the lines that the README shows for them."""
-        text = README.read_text().partition("## Five minutes")[2].partition("## What it is")[0]
+        text = README.read_text().partition("## Five minutes")[2].partition("\n## ")[0]
         blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
         shown = [line for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
         with self.daemon(state=os.path.join(self.folder, "psubd-state"), environ={"PSUBD_ADMIN_TOKEN": None}) as daemon:
