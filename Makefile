@@ -1,6 +1,7 @@
 # psubd's commands. A fresh machine needs Python 3.11 or newer (with venv) and make only; everything else is made below .venv.
 #
 #   make run         the daemon with a demonstration: prints two curl lines that work
+#   make kafka       one Kafka broker to try psubd on, until Ctrl-C (needs Java 17 and Maven): prints its URL and the command
 #   make test        all tests, the failure stories short
 #   make test-long   all tests, the failure stories at full length
 #   make check       style, types, the rooms' borders, the wheel, the man pages, the unit tests under trial
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STATE ?= psubd-state
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-long check check-wheel check-man check-trial docs lock clean
+.PHONY: run kafka test test-long check check-wheel check-man check-trial docs lock clean
 
 $(VENV)/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -36,6 +37,9 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 
 run: $(VENV)/run.stamp
 	@$(BIN)/twistd --nodaemon --pidfile= psubd --state $(STATE) --demo
+
+kafka: $(VENV)/run.stamp
+	@$(BIN)/python -m psubd.testing.kafka
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

@@ -198,7 +198,8 @@ class ISubscriber(Interface):
     def poll(grant: Grant, ask: Poll) -> "Deferred[Delivery]":
         """Fires as soon as there is one message, or empty after the ask's timeout. Cancelling withdraws the ask.
 
-        Fails with TopicNotBound or BadCredentials the moment the grant no longer holds, TopicMissing, TooManyGroups, StorageUnavailable.
+        Fails with TopicNotBound or BadCredentials the moment the grant no longer holds, TopicMissing, TooManyGroups, StorageUnavailable; InUse
+        where somebody else has the group in the storage, OwnershipInDoubt where that befell a group while it was served.
         """
 
     def replay(grant: Grant, ask: Replay) -> "Deferred[Delivery]":
@@ -212,8 +213,9 @@ class ISubscriber(Interface):
 
     def reset(group: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> "Deferred[dict[int, int]]":
         """Move the group's cursor, in use or not; what is leased there is lost. The new offsets by partition. The registry is written first.
+        A group that somebody else wrote in the storage is taken over on purpose.
 
-        Fails with BadParameter (no such partition, offset out of the log), TopicNotBound.
+        Fails with BadParameter (no such partition, offset out of the log), TopicNotBound, InUse (somebody else is a member of it now).
         """
 
     def forget_group(group: str, actor: str) -> "Deferred[None]":
@@ -221,7 +223,7 @@ class ISubscriber(Interface):
 
     def listen(told: Callable[[str], None]) -> Callable[[], None]:
         """Call ``told`` with a line for each thing that an operator should know of a group and that nobody did to it, its kind first:
-        ``group.places_missing shop orders partitions 3-5: ...``. Returns what ends it."""
+        ``group.places_missing shop orders partitions 3-5: ...``, ``group.contested shop ...``, ``group.regained shop``. Returns what ends it."""
 
 
 class IRegistrar(Interface):

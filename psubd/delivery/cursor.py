@@ -34,6 +34,7 @@ DEFLATE_OVERHEAD = 16
 """Bytes that deflate adds at most to 3 KiB which it cannot shrink (zlib's compressBound: 13 and a few for the length)."""
 
 WIDEST_NUMBER = 2**63 - 1
+_OURS = re.compile(r"psubd[0-9]+;", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _RANGES = re.compile(r"[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?(?:\.[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?)*", re.ASCII)
 
@@ -86,6 +87,11 @@ def decode(commit: Commit) -> Cursor | None:
     except (ValueError, zlib.error, binascii.Error):
         return None
     return Cursor(unquote(uid), unquote(mark), int(reset), int(epoch), commit.offset, done)
+
+
+def written_here(commit: Commit) -> bool:
+    """Whether psubd wrote it, in this format or in another one, of a version to come."""
+    return _OURS.match(commit.metadata) is not None
 
 
 def room(uid: str, mark: str, limit: int = 4096) -> int:

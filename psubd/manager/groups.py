@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from psubd.errors import (
     BadParameter,
+    InUse,
     NotFound,
     NotSupported,
     RegistryUnavailable,
@@ -70,12 +71,12 @@ class Groups:
         )
         reset = Doc(
             TAG,
-            "Move a group's cursor, in use or not; one that does not exist is made there",
+            "Move a group's cursor, in use or not; one that does not exist is made there, one that somebody else wrote in the storage is taken over",
             {200: Reply("The new offsets by partition.", NewOffsets)},
             ADMIN,
             Reset,
             (Parameter("dry_run", bool, "Say where it would go, and change nothing."),),
-            (NotFound, BadParameter, TopicNotBound, TopicMissing, TooManyGroups, *FAILS),
+            (NotFound, BadParameter, TopicNotBound, TopicMissing, InUse, TooManyGroups, *FAILS),
         )
         redrive = Doc(
             TAG,

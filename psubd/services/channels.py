@@ -72,6 +72,9 @@ class Owner(Protocol):
     def doubtful(self) -> None:
         """The topic may have grown, or be another one: look."""
 
+    def look_for_more(self) -> None:
+        """See whether the topic has grown, as far as is known here. It costs nothing."""
+
     def is_current(self) -> bool:
         """Whether the storage's topic is still the one that this channel is of."""
 
@@ -150,9 +153,12 @@ class Channel:
         self._quiet_waiters.append(waiter)
         return waiter
 
-    def saw_end(self, end: int) -> None:
-        """Somebody was told that the log ends at ``end``."""
-        if end < self.ledger.position:
+    def saw_end(self, end: int, stood: int) -> None:
+        """Somebody was told that the log ends at ``end``.
+
+        :param stood: the position when that was asked; what was read since may lie behind the answer.
+        """
+        if end < stood:
             self._owner.truncated(self, end)
         elif end > self.end:
             self.end = end
@@ -228,6 +234,7 @@ class Channel:
             self.end = asked
             self._owner.doubtful()
         self._owner.filled(self)
+        self._owner.look_for_more()
 
     async def _watch(self) -> None:
         """Wait at the end. Whatever ends it, the next read tells what is there."""
@@ -235,6 +242,7 @@ class Channel:
             if self._idle_reads > 1:
                 await self._held(self._sleep(PAUSE_MS))
             watch = self._storage.watch(self.at.topic, self.at.partition, self.ledger.position)
+            self._owner.look_for_more()  # growing wakes those that wait: who comes to wait only now missed it
             self.trouble = None  # as far as is known: a watch says nothing until it fires or fails
             await self._held(watch)
         except CancelledError:

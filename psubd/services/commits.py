@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from psubd.errors import Internal, PsubdError
+from psubd.errors import Internal, InUse, PsubdError
 from psubd.interfaces import IClock, INodes, IStorage
 from psubd.model import TopicPartition
 from psubd.services.channels import Channel
@@ -22,7 +22,16 @@ class Committed(Protocol):
     name: str
 
     def take_dirty(self) -> list[Channel]:
-        """The channels whose place changed since they were last taken."""
+        """The channels whose place changed since they were last taken; all of them, where somebody else had the group."""
+
+    def due(self) -> bool:
+        """Whether it may be committed now: one that somebody else has rests between two tries."""
+
+    def contested(self, error: InUse) -> None:
+        """Somebody else has it: its places are not kept."""
+
+    def regained(self) -> None:
+        """Its places are kept."""
 
 
 class Committer:
@@ -48,11 +57,11 @@ class Committer:
             self._under_way[name].append(waiter)
             await waiter
 
-    async def flush(self, group: Committed) -> None:
-        """Commit what the group has to say now. What fails is kept as dirty, and tried again at the next interval."""
+    async def flush(self, group: Committed) -> bool:
+        """Commit what the group has to say now. What fails is kept as dirty, and tried again at the next interval. True: nothing failed."""
         await self.quiet(group.name)
         self._dirty.pop(group, None)
-        await self._commit(group)
+        return await self._commit(group)
 
     async def stop(self) -> None:
         """Commit all that is dirty, once."""
@@ -67,17 +76,18 @@ class Committer:
     def _tick(self) -> None:
         self._timer = None
         for group in list(self._dirty):
-            if group.name not in self._under_way:
+            if group.name not in self._under_way and group.due():
                 del self._dirty[group]
                 Deferred.fromCoroutine(self._commit(group))
         for group in list(self._dirty):
             self.touch(group)
 
-    async def _commit(self, group: Committed) -> None:
-        """Never fails."""
+    async def _commit(self, group: Committed) -> bool:
+        """Never fails. True: all of it is kept."""
         channels = group.take_dirty()
         if not channels:
-            return
+            group.regained()
+            return True
         waiters = self._under_way[group.name] = []
         try:
             failed = await self._store(group.name, channels)
@@ -86,6 +96,7 @@ class Committer:
             for waiter in waiters:
                 waiter.callback(None)
         self._judge(group, channels, failed)
+        return not failed
 
     async def _store(self, name: str, channels: list[Channel]) -> dict[TopicPartition, PsubdError]:
         try:
@@ -102,6 +113,14 @@ class Committer:
         again = [channel for channel in channels if channel.at in failed and channel.live]
         for channel in again:
             channel.dirty = True
+        taken = next((error for error in failed.values() if isinstance(error, InUse)), None)
+        if taken is not None:
+            self._tallies.commit_failures.inc()
+            group.contested(taken)
+            self.touch(group)
+            return
+        if len(failed) < len(channels):
+            group.regained()
         if again:
             self._tallies.commit_failures.inc()
             if group.name not in self._failing:

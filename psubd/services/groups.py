@@ -13,14 +13,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from psubd.delivery.ledger import Lease
-from psubd.errors import NotFound, PsubdError, RateLimited, TopicMissing
+from psubd.errors import InUse, NotFound, PsubdError, RateLimited, TopicMissing
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
 from psubd.model import Binding, Delivered, Delivery, GroupTopic
 from psubd.services.channels import RETRY_MS, Channel, Windows
 from psubd.services.commits import Committer
+from psubd.services.contests import Contest
 from psubd.services.group_records import application_of, group_of
 from psubd.services.joins import Joined, Joiner, refusal
 from psubd.services.live_topics import LiveTopic
+from psubd.services.notices import Notices
 from psubd.services.places import Place
 from psubd.services.polls import Handout, WaitingPoll, check_mode, nothing
 from psubd.services.rounds import Rounds
@@ -41,6 +43,7 @@ class LiveGroup:
     """:param ended: called when the group is at its end by itself: deleted, or its application is gone.
 
     :ivar queue: the polls that wait, the oldest first. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
+    :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and what is out may still be settled.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class LiveGroup:
         committer: Committer,
         windows: Windows,
         tallies: Tallies,
+        notices: Notices,
         ended: "Callable[[LiveGroup], None]",
     ) -> None:
         self.name, self.application = name, application_of(name)
@@ -63,6 +67,7 @@ class LiveGroup:
         self.out = 0
         self.used_ms = clock.elapsed_ms()
         self.live = True
+        self.contest = Contest(name, clock, notices)
         self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
         self._joiner, self._committer, self._windows, self._tallies, self._ended = joiner, committer, windows, tallies, ended
         self._ready: dict[LiveTopic, None] = {}
@@ -79,6 +84,9 @@ class LiveGroup:
     def add(self, poll: WaitingPoll) -> None:
         """Let it wait; what is at hand it gets at once."""
         self.used_ms = self._clock.elapsed_ms()
+        if self.contest.stands:
+            poll.fail(self.contest.refusal())
+            return
         self.queue[poll] = None
         poll.start(self._clock, self._expired)
         self.serve()
@@ -108,7 +116,7 @@ class LiveGroup:
             return
         self._serving = True
         try:
-            while self._again and self.live:
+            while self._again and self.live and not self.contest.stands:
                 self._again = False
                 for poll, taken in self._deal():
                     self._grant(poll, taken)
@@ -185,10 +193,33 @@ class LiveGroup:
                 channel.drop_window()
 
     def take_dirty(self) -> list[Channel]:
-        dirty = [channel for topic in self.topics.values() for channel in topic.channels.values() if channel.dirty]
+        everything = self.contest.stands  # places that stood still may be the other's by now
+        dirty = [channel for topic in self.topics.values() for channel in topic.channels.values() if channel.dirty or everything]
         for channel in dirty:
             channel.dirty = False
         return dirty
+
+    def due(self) -> bool:
+        return not self.live or self.contest.due
+
+    def contested(self, error: InUse) -> None:
+        """Those that wait are told; nobody gets anything until `regained`."""
+        if self.live and self.contest.lost(error):
+            for poll in list(self.queue):
+                if not poll.over:
+                    self._answer(poll, self.contest.refusal())
+
+    def regained(self) -> None:
+        """It goes on as the ledgers stand."""
+        if self.live and self.contest.won():
+            self.serve()
+
+    async def keep(self) -> bool:
+        """Commit all places as they are now, whether they changed or not. False: some could not be."""
+        for topic in self.topics.values():
+            for channel in topic.channels.values():
+                channel.dirty = True
+        return await self._committer.flush(self)
 
     def is_dirty(self) -> bool:
         return any(channel.dirty for topic in self.topics.values() for channel in topic.channels.values())

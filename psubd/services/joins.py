@@ -6,10 +6,11 @@ import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from psubd.errors import Internal, PsubdError, TopicMissing, TopicNotBound
+from psubd.errors import Internal, InUse, PsubdError, TopicMissing, TopicNotBound
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
 from psubd.model import Binding, Bounds, Commit, Group, GroupTopic, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
+from psubd.services.contests import foreign
 from psubd.services.group_records import application_of, check_room, enrol, group_of, still_bound
 from psubd.services.notices import Notices
 from psubd.services.places import Place, begin, place_of
@@ -42,7 +43,10 @@ class Joiner:
         try:
             async with self._locks.of(name):
                 await self._committer.quiet(name)
-                return await self._join(name, asked)
+                found = await self._join(name, asked)
+                return {topic: foreign(name, outcome) if isinstance(outcome, InUse) else outcome for topic, outcome in found.items()}
+        except InUse as taken:
+            return dict.fromkeys(asked, foreign(name, taken))
         except PsubdError as error:
             return dict.fromkeys(asked, error)
         except Exception:  # noqa: BLE001 - a bug of ours or of a storage: told, and tried again

@@ -156,6 +156,11 @@ class LiveTopic:
     def doubtful(self) -> None:
         self.refreshes.next().addErrback(lambda failure: None)
 
+    def look_for_more(self) -> None:
+        known: StoredTopic | None = self._storage.known(self.name)
+        if known is not None and known.partitions > len(self.channels) and self.live and not self.moving:
+            self.doubtful()
+
     def is_current(self) -> bool:
         known: StoredTopic | None = self._storage.known(self.name)
         return known is None or known.uid == self.record.uid
@@ -185,6 +190,7 @@ class LiveTopic:
 
     async def _refresh(self) -> None:
         """Ask the storage how far each partition goes, and whether there are more of them. :raises PsubdError:"""
+        stood = {channel: channel.ledger.position for channel in self.channels.values()}
         try:
             bounds: dict[int, Bounds] = await self._storage.bounds(self.name)
         except TopicMissing as missing:
@@ -195,9 +201,9 @@ class LiveTopic:
         if not self.is_current():
             self.recreated()
             return
-        for partition, bound in bounds.items():
-            if self.live and partition in self.channels:
-                self.channels[partition].saw_end(bound.end)
+        for channel, position in stood.items():
+            if self.live and channel.live and channel.at.partition in bounds:
+                channel.saw_end(bounds[channel.at.partition].end, position)
         if self.live and not self.moving and not bounds.keys() <= self.channels.keys():
             await self._grow()
 

@@ -30,6 +30,21 @@ class Notices:
         """No place of today's was kept for a known group: partitions that were added, or places that expired in the storage."""
         line = f"group.places_missing {group} {topic} partitions {spans(partitions)}: no place was kept, read from the first message"
         log.warn("{line}: repeated, never skipped", line=line)
+        self._tell(line)
+
+    def contested(self, group: str, why: str) -> None:
+        """Somebody else has a group that psubd serves."""
+        line = f"group.contested {group} {why}"
+        log.warn("{line}: not served until its places can be kept again", line=line)
+        self._tell(line)
+
+    def regained(self, group: str) -> None:
+        """It is psubd's again."""
+        line = f"group.regained {group}"
+        log.info("{line}: its places are kept again", line=line)
+        self._tell(line)
+
+    def _tell(self, line: str) -> None:
         for told in list(self._ears.values()):
             told(line)
 

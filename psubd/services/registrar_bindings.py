@@ -5,10 +5,11 @@ import secrets
 import msgspec
 from twisted.internet.defer import Deferred
 
-from psubd.errors import BadBody, NotFound, PsubdError, RegistryUnavailable, StorageTimeout
+from psubd.errors import BadBody, InUse, NotFound, PsubdError, RegistryUnavailable, StorageTimeout
 from psubd.interfaces import Delete, Plan, Put
 from psubd.model import Application, Binding, Group, GroupTopic, Topic
 from psubd.services import places
+from psubd.services.contests import foreign_own
 from psubd.services.registrar_clearing import Clearing
 from psubd.services.registrar_desk import Desk
 from psubd.services.registrar_rolls import Rolls, check_version, put, put_bindings
@@ -85,6 +86,8 @@ class Bindings(Desk):
         """The application's own group gets its place. Nothing else is changed before; a half-kept place goes again."""
         try:
             await places.begin(self._storage, asked.application, topic, asked)
+        except InUse as taken:
+            raise foreign_own(asked.application, taken) from taken
         except PsubdError:
             await self._take_place_back(asked)
             raise

@@ -18,6 +18,9 @@ from psubd.services.registrar_rules import TopicChanges, check_changes, check_el
 ROOM = 65_536 + 4096
 """Bytes that a record may have beside its value: key and headers (contract, section 2), and the storage's own overhead."""
 
+MEMBERS = ("retention.ms", "retention.bytes", "cleanup.policy")
+"""Kafka's names of settings that are members of `Topic`."""
+
 
 class Topics(Desk):
     """See `psubd.interfaces.IRegistrar`."""
@@ -30,7 +33,8 @@ class Topics(Desk):
 
         def draw(rolls: Rolls, serial: int) -> tuple[Topic, Plan]:
             self._check_new(rolls, spec.name, owner)
-            topic = registered(stored, owner, elastic, serial, self._clock.epoch_ms(), adopted)
+            config = own_settings(stored) if adopted else as_stored(spec.config, stored)
+            topic = registered(stored, owner, elastic, serial, self._clock.epoch_ms(), adopted, config)
             items = {**rolls.bindings(owner), topic.id: Binding(owner, topic.id, serial, pub=True, version=serial)}
             what = f"topic.{'adopted' if adopted else 'created'} {topic.id}"
             return topic, Plan(what, (put(f"/topics/{topic.id}", topic), put_bindings(owner, items)))
@@ -186,7 +190,7 @@ class Topics(Desk):
             )
 
 
-def registered(stored: StoredTopic, owner: str, elastic: Elastic | None, serial: int, now: int, adopted: bool) -> Topic:
+def registered(stored: StoredTopic, owner: str, elastic: Elastic | None, serial: int, now: int, adopted: bool, config: Mapping[str, str]) -> Topic:
     """The topic as it stands in the storage, with what the registry adds."""
     return Topic(
         id=stored.name,
@@ -200,15 +204,26 @@ def registered(stored: StoredTopic, owner: str, elastic: Elastic | None, serial:
         retention_bytes=stored.retention_bytes,
         cleanup=stored.cleanup,
         elastic=elastic,
-        config=stored.config,
+        config=dict(config),
         adopted=adopted,
     )
+
+
+def as_stored(asked: Mapping[str, str], stored: StoredTopic) -> dict[str, str]:
+    """The settings that somebody asked for, as the storage has them. Kafka keeps what psubd itself sets as the topic's too."""
+    return {name: stored.config.get(name, value) for name, value in asked.items()}
+
+
+def own_settings(stored: StoredTopic) -> dict[str, str]:
+    """What is set on an adopted topic itself, but for what a topic has members of its own for."""
+    return {name: value for name, value in stored.config.items() if name not in MEMBERS}
 
 
 def altered(topic: Topic, stored: StoredTopic, taken: TopicChanges) -> Topic:
     """The topic with what the storage has now, and the elastic policy that was given."""
     elastic = topic.elastic if taken.elastic is UNSET else taken.elastic
-    now = registered(stored, topic.owner, elastic, topic.serial, topic.created_ms, topic.adopted)
+    config = as_stored({**topic.config, **({} if taken.config is UNSET else taken.config)}, stored)
+    now = registered(stored, topic.owner, elastic, topic.serial, topic.created_ms, topic.adopted, config)
     return msgspec.structs.replace(now, uid=topic.uid)
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from twisted.logger import Logger
 
-from psubd.delivery.cursor import Cursor, CursorTooLong, encode
-from psubd.errors import NotFound, PsubdError, StorageUnavailable, TopicMissing, TopicNotBound
+from psubd.delivery.cursor import Cursor, CursorTooLong, encode, written_here
+from psubd.errors import InUse, NotFound, PsubdError, StorageUnavailable, TopicMissing, TopicNotBound
 from psubd.interfaces import Change, Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan, Put
 from psubd.model import Binding, Bounds, Commit, GroupTopic, ResetTo, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
+from psubd.services.contests import with_members
 from psubd.services.group_records import application_of, check_name, check_room, enrol, group_of, path_of
 from psubd.services.groups import LiveGroup
 from psubd.services.live_topics import LiveTopic
@@ -39,7 +40,8 @@ class Resetter:
         self._locks, self._committer, self._live = locks, committer, live
 
     async def reset(self, name: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> dict[int, int]:
-        """As `ISubscriber.reset`. Partitions that are not moved keep their place, what is leased of them stays leased."""
+        """As `ISubscriber.reset`. Partitions that are not moved keep their place, what is leased of them stays leased. A group that somebody
+        else had in the storage is psubd's afterwards, wholly."""
         check_name(name)
         self._bound(name, topic)
         if dry_run:
@@ -48,7 +50,13 @@ class Resetter:
         async with self._locks.of(name):
             binding = self._bound(name, topic)
             offsets = await aim(self._storage, topic, partitions, to)
-            await self._move(name, binding, offsets, actor)
+            others = await self._take(name, topic)
+            try:
+                await self._move(name, binding, offsets, actor)
+            except InUse as taken:
+                raise with_members(name, taken) from taken
+            for other in others:
+                await self._storage.forget(name, other)
         return offsets
 
     async def forget(self, name: str, actor: str) -> None:
@@ -60,8 +68,26 @@ class Resetter:
                 loaded.end(NotFound(f"group {name!r} was deleted"))
             await self._committer.quiet(name)
             # The registrar begins the application's own group without this lock: a topic that is being granted must keep its place.
-            for topic in topics if name == application_of(name) else [None]:
-                await self._storage.forget(name, topic)
+            try:
+                for topic in topics if name == application_of(name) else [None]:
+                    await self._storage.forget(name, topic)
+            except InUse as taken:
+                log.warn("{group}: deleted; its places stay in the storage, where they count no more: {why}", group=name, why=taken.detail)
+
+    async def _take(self, name: str, topic: str) -> list[str]:
+        """Have the group, whoever wrote its places, before anything is changed; on which other topics they are not psubd's.
+
+        Those must go: they would keep psubd from its own group after the next start. :raises InUse: it has members.
+        """
+        await self._storage.adopt(name)
+        loaded = self._live.get(name)
+        # Where places expire others may write them: a commit tells whether somebody does.
+        if loaded is not None and (loaded.contest.stands or self._storage.limits.places_expire):
+            await loaded.keep()
+            if loaded.contest.error is not None:
+                raise with_members(name, loaded.contest.error)
+        kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
+        return sorted({at.topic for at, commit in kept.items() if not written_here(commit)} - {topic})
 
     async def _unregister(self, name: str, actor: str) -> list[str]:
         """Delete the group's record; the topics that it stood on. :raises NotFound:"""
@@ -112,7 +138,7 @@ class Resetter:
         former = None if group is None else group.topics.get(topic)
         record = await self._write(name, topic, aimed, actor)
         failed = await self._store(name, topic, record, places, None)
-        if len(failed) == len(places) and all(isinstance(error, StorageUnavailable) for error in failed.values()):
+        if len(failed) == len(places) and all(isinstance(error, StorageUnavailable | InUse) for error in failed.values()):
             await self._take_back(name, topic, record, former, actor)
         refuse(failed)
 

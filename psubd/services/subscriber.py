@@ -18,6 +18,7 @@ from psubd.services.groups import LiveGroup
 from psubd.services.joins import Joiner
 from psubd.services.notices import Notices
 from psubd.services.polls import WaitingPoll, check_mode
+from psubd.services.renewal import Renewal
 from psubd.services.replay import Replayer
 from psubd.services.resets import Resetter
 from psubd.services.rounds import Locks, all_of, carried_through
@@ -72,7 +73,12 @@ class Subscriber:
         self._views = Views(storage, registry, nodes, clock, self._live)
         self._resetter = Resetter(storage, registry, gate, nodes, clock, locks=locks, committer=self._committer, live=self._live)
         self._replayer = Replayer(storage, gate, clock, self._views, self._tallies)
-        self._tallies.show(lambda: self._replayer.waiting + sum(len(group.queue) for group in self._live.values()), lambda: len(self._live))
+        self._renewal = Renewal(storage, registry, clock, locks=locks, live=self._live, tallies=self._tallies)
+        self._tallies.show(
+            lambda: self._replayer.waiting + sum(len(group.queue) for group in self._live.values()),
+            lambda: len(self._live),
+            lambda: sum(group.contest.stands for group in self._live.values()),
+        )
         self._end_listening: Callable[[], None] | None = None
         self._sweeping: IDelayedCall | None = None
         self._running = False
@@ -82,6 +88,7 @@ class Subscriber:
         self._running = True
         self._end_listening = self._registry.listen(self._follow)
         self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
+        self._renewal.start()
         return succeed(None)
 
     def stop(self) -> "Deferred[None]":
@@ -145,6 +152,7 @@ class Subscriber:
                 committer=self._committer,
                 windows=self._windows,
                 tallies=self._tallies,
+                notices=self._notices,
                 ended=self._ended,
             )
         return group
@@ -190,6 +198,7 @@ class Subscriber:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+        self._renewal.stop()
         self._replayer.stop()
         for group in list(self._live.values()):
             group.end_polls()

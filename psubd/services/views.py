@@ -6,7 +6,7 @@ import msgspec
 from twisted.python.failure import Failure
 
 from psubd.delivery.cursor import Ranges
-from psubd.errors import NotFound, TopicMissing
+from psubd.errors import InUse, NotFound, TopicMissing
 from psubd.interfaces import IClock, INodes, IRegistry, IStorage
 from psubd.model import Bounds, Commit, Group, GroupItem, GroupTopic, GroupView, Message, Slice, TopicPartition
 from psubd.services.group_records import group_of, names_of
@@ -54,7 +54,11 @@ class Survey:
                 outcome.raiseException()
 
     async def _view(self, group: Group) -> GroupView:
-        places = await standings(self._storage, self._live, group, self._bounds)
+        """One that is somebody else's in the storage stands nowhere: it must not keep the others from being shown."""
+        try:
+            places = await standings(self._storage, self._live, group, self._bounds)
+        except InUse:
+            places = {}
         items = [await self._item(at, place, self._bounds[at.topic][at.partition]) for at, place in sorted(places.items())]
         return GroupView(group.name, group.application, tuple(items))
 

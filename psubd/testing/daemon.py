@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
+from urllib.parse import urlencode
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 PATIENCE_S = 60.0
 """How long a start or a stop may take on a loaded machine before the test fails."""
@@ -201,3 +206,32 @@ def bind(manager: Client, application: str, topic: str, **settings: Any) -> None
     """Bind them."""
     reply = manager.send("PUT", f"/api/v1/bindings/{application}/{topic}", settings)
     assert reply.status in (200, 201), reply
+
+
+def together(jobs: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """Each job in a thread of its own; what they gave, in order."""
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        return list(threads.map(work, jobs))
+
+
+def whole_log(client: Client, topic: str) -> Iterator[dict[str, Any]]:
+    """All messages of a topic, read as a replay, by its subscriber."""
+    place = "earliest"
+    while True:
+        reply = client.request("GET", "/v1/sub?" + urlencode({"topic": topic, "offset": place, "batchSize": 2000, "timeout": 0}))
+        assert reply.status in (200, 204), reply
+        if reply.status == 204 or not reply.json["messages"]:
+            return
+        yield from reply.json["messages"]
+        place = reply.json["next"]
+
+
+def drained(client: Client, query: str, patience: int = 2) -> Iterator[list[dict[str, Any]]]:
+    """A group's messages, one answer after another, until so many polls in a row were empty."""
+    empty = 0
+    while empty < patience:
+        reply = client.request("GET", f"/v1/sub?{query}")
+        assert reply.status in (200, 204), reply
+        empty = empty + 1 if reply.status == 204 else 0
+        if reply.status == 200:
+            yield reply.json["messages"]

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from psubd.errors import PsubdError
+from psubd.errors import InUse, PsubdError
 from psubd.interfaces import IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
 
@@ -21,6 +21,8 @@ class FaultyStorage:
         what it fails with; nothing is passed on then.
     :ivar held: methods that wait until `release`; what they wait with is passed on then.
     :ivar calls: how often each method was called.
+    :ivar members: groups that somebody else is a member of: their commits are InUse, and so is forgetting them.
+    :ivar strangers: groups whose places somebody else wrote: all calls on them are InUse, until `adopt`.
     :ivar hidden: by topic and partition, the offsets that compaction took: reads have a gap there.
     """
 
@@ -30,6 +32,8 @@ class FaultyStorage:
         self.failing: dict[str, PsubdError] = {}
         self.held: set[str] = set()
         self.calls: dict[str, int] = {}
+        self.members: set[str] = set()
+        self.strangers: set[str] = set()
         self.hidden: dict[TopicPartition, set[int]] = {}
         self._waiting: list[tuple[str, Callable[[], object]]] = []
 
@@ -85,15 +89,17 @@ class FaultyStorage:
         return self._call("offset_at", topic, lambda: self.beneath.offset_at(topic, timestamp))
 
     def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
-        return self._call("commit", group, lambda: self.beneath.commit(group, places))
+        return self._call("commit", group, lambda: self._commit(group, places))
 
     def committed(self, group: str) -> "Deferred[dict[TopicPartition, Commit]]":
-        return self._call("committed", group, lambda: self.beneath.committed(group))
+        return self._call("committed", group, lambda: self._unless_taken(group, self.strangers, lambda: self.beneath.committed(group)))
 
     def forget(self, group: str, topic: str | None) -> "Deferred[None]":
-        return self._call("forget", group, lambda: self.beneath.forget(group, topic))
+        others = self.strangers | self.members
+        return self._call("forget", group, lambda: self._unless_taken(group, others, lambda: self.beneath.forget(group, topic)))
 
     def adopt(self, group: str) -> "Deferred[None]":
+        self.strangers.discard(group)
         return self._call("adopt", group, lambda: self.beneath.adopt(group))
 
     def status(self) -> Mapping[str, Any]:
@@ -112,6 +118,15 @@ class FaultyStorage:
             if name in self.failing:
                 return fail(self.failing[name])
         return call()
+
+    def _commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
+        return succeed(dict.fromkeys(places, self._taken(group))) if group in self.strangers | self.members else self.beneath.commit(group, places)
+
+    def _unless_taken(self, group: str, others: set[str], call: "Callable[[], Deferred[T]]") -> "Deferred[T]":
+        return fail(self._taken(group)) if group in others else call()
+
+    def _taken(self, group: str) -> InUse:
+        return InUse(f"{group!r} has {'members' if group in self.members else 'places'} that are not psubd's")
 
     def _with_gaps(self, found: Slice, hidden: set[int]) -> Slice:
         return Slice(tuple(message for message in found.messages if message.offset not in hidden), found.next_offset, found.first, found.end)

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -432,9 +433,11 @@ def main() -> None:
     reason = missing()
     if reason is not None:
         raise SystemExit(reason)
-    cluster = Cluster().start()
-    print(f"Kafka {VERSION} runs, until Ctrl-C. Give it to psubd:\n\n  twistd -n psubd --storage {cluster.url} --demo\n", flush=True)
+    cluster = Cluster()
     with contextlib.suppress(KeyboardInterrupt):
+        cluster.start()
+        twistd = Path(sys.executable).with_name("twistd")
+        print(f"Kafka {VERSION} runs, until Ctrl-C. Give it to psubd:\n\n  {twistd} -n psubd --storage {cluster.url} --demo\n", flush=True)
         signal.pause()
     cluster.stop()
 

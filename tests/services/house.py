@@ -75,6 +75,7 @@ class SubscriberTestCase(SynchronousTestCase):
         former._running = False
         former._end_listening()
         former._sweeping.cancel()
+        former._renewal.stop()
         for group in list(former._live.values()):
             group.end()
         if former._committer._timer is not None:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
 from psubd.errors import BadBody, Exists, InUse, NotFound, RegistryUnavailable, StorageTimeout, StorageUnavailable, TopicMissing, VersionMismatch
 from psubd.model import Binding, Bindings, Elastic, Group, Topic, TopicSpec
 from psubd.services.registrar_topics import ROOM
 
-from .test_registrar import RegistrarCase
+from .test_registrar import FaultyStorage, RegistrarCase
 
 
 class TopicCase(RegistrarCase):
@@ -333,3 +335,47 @@ class DeleteTests(TopicCase):
         self.assertNotEqual(first.uid, second.uid)
         self.assertEqual(set(self.gate.bindings_of("orders")), {"shop"})
         self.assertEqual(self.places("bank"), {})
+
+
+class TellingStorage(FaultyStorage):
+    """Keeps every setting that a topic is made with as the topic's own, as Kafka does."""
+
+    def create_topic(self, spec: TopicSpec):
+        own = {
+            "cleanup.policy": spec.cleanup,
+            "retention.ms": str(-1 if spec.retention_ms is None else spec.retention_ms),
+            "retention.bytes": str(-1 if spec.retention_bytes is None else spec.retention_bytes),
+            "max.message.bytes": str(spec.max_message_bytes),
+        }
+        return super().create_topic(msgspec.structs.replace(spec, config={**own, **spec.config}))
+
+
+class ConfigTests(TopicCase):
+    """What is registered as a topic's config, where the storage tells more than was asked for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.storage = TellingStorage(self.clock)
+        self.wait(self.storage.start())
+        self.registrar = type(self.registrar)(self.registry, self.storage, self.clock, 1_048_576)
+
+    def test_made(self) -> None:
+        """The request's own config, and nothing that psubd sets by itself."""
+        self.assertEqual(self.wait(self.create(name="plain")).config, {})
+        asked = {"message.timestamp.after.max.ms": "5", "retention.ms": "77"}
+        topic = self.wait(self.create(retention_ms=9, config=asked))
+        self.assertEqual((topic.config, topic.retention_ms), (asked, 77))
+
+    def test_altered(self) -> None:
+        """What was asked for later comes to it; a setting that has a member too says the same as the member."""
+        self.wait(self.create(config={"retention.ms": "77"}))
+        topic = self.wait(self.alter(config={"message.timestamp.after.max.ms": "5"}))
+        self.assertEqual(topic.config, {"retention.ms": "77", "message.timestamp.after.max.ms": "5"})
+        topic = self.wait(self.alter(retention_ms=None))
+        self.assertEqual((topic.config["retention.ms"], topic.retention_ms), ("-1", None))
+
+    def test_adopted(self) -> None:
+        """What is set on the topic itself, but for what a topic has members for."""
+        self.wait(self.storage.create_topic(TopicSpec("orders", 2, retention_ms=5, max_message_bytes=99, config={"delete.retention.ms": "8"})))
+        topic = self.wait(self.create(given=False, config={"delete.retention.ms": "9"}))
+        self.assertEqual((topic.config, topic.retention_ms), ({"max.message.bytes": "99", "delete.retention.ms": "8"}, 5))

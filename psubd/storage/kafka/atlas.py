@@ -58,7 +58,8 @@ class Chart(msgspec.Struct, frozen=True):
 class Atlas:
     """The topics that somebody asked for. The charts are written on the line's thread and read on any.
 
-    :ivar trouble: why Kafka cannot be asked, or None.
+    :ivar trouble: why Kafka cannot be asked, or None. :ivar refused: topics of which it does not say whether they are there (a right that psubd
+        lacks), with why: no other topic suffers from it.
     :param changed: called on the line's thread with a topic and what befell it. :param moved: called there when partitions got other leaders.
     """
 
@@ -69,6 +70,7 @@ class Atlas:
         self.wanted: dict[str, float] = {}
         self.failed_looks = 0
         self.stopped = False
+        self.refused: dict[str, errors.KafkaError] = {}
         self._settings: dict[str, dict[str, tuple[str, int]]] = {}
         self._settings_at = 0.0
         self._wake = WakeupNotifier(line.net)
@@ -125,6 +127,9 @@ class Atlas:
         for name in names:
             self.wanted[name] = time.monotonic()
         found = await self._charts(names, names, timeout_ms)
+        for name in names:
+            if name in self.refused:
+                raise self.refused[name]
         return {name: chart.stored for name, chart in found.items()}
 
     async def _look(self) -> None:
@@ -134,6 +139,7 @@ class Atlas:
             self.wanted.pop(name, None)
             self.charts.pop(name, None)
             self._settings.pop(name, None)
+            self.refused.pop(name, None)
         stale = now - self._settings_at > SETTINGS_AGE_S
         await self._charts(names, names if stale else [])
         if stale:
@@ -145,15 +151,25 @@ class Atlas:
 
     async def _chart_these(self, names: list[str], describe: list[str], timeout_ms: float | None) -> dict[str, Chart]:
         response = await self.line.ask(metadata_request(names), timeout_ms=timeout_ms)
-        seen = {topic.name: topic for topic in response.topics if topic_there(topic)}
+        for name in names:
+            self.refused.pop(name, None)
+        seen = {topic.name: topic for topic in response.topics if self._there(topic)}
         unknown = {name for name, topic in seen.items() if self._is_new(name, topic) or name not in self._settings}
         ask = [name for name in seen if name in unknown or name in describe]
         for begin in range(0, len(ask), DESCRIBE_AT_ONCE):
             self._settings.update(await self._describe_settings(ask[begin : begin + DESCRIBE_AT_ONCE], timeout_ms))
         found = {name: chart_of(topic, self._settings[name]) for name, topic in seen.items() if name in self._settings}
         for name in names:
-            self._put(name, found.get(name))
+            if name not in self.refused:
+                self._put(name, found.get(name))
         return found
+
+    def _there(self, topic: Any) -> bool:
+        try:
+            return topic_there(topic)
+        except errors.KafkaError as refused:
+            self.refused[topic.name] = refused
+            return False
 
     def _is_new(self, name: str, topic: Any) -> bool:
         chart = self.charts.get(name)
@@ -183,7 +199,7 @@ class Atlas:
             if error is errors.NoError:
                 described[result.resource_name] = {each.name: (each.value or "", each.config_source) for each in result.configs}
             elif not issubclass(error, errors.UnknownTopicOrPartitionError):
-                raise error(result.error_message)
+                self.refused[result.resource_name] = error(result.error_message)
         return described
 
 

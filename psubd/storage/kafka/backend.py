@@ -15,11 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from psubd.errors import Internal, PsubdError, StorageUnavailable, TooLarge, TopicMissing
+from psubd.errors import Internal, PsubdError, StorageTimeout, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
 from psubd.storage.kafka import journal
-from psubd.storage.kafka.atlas import Change
+from psubd.storage.kafka.atlas import Change, Chart, uid
 from psubd.storage.kafka.client import KafkaClient
 from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
 from psubd.storage.kafka.line import Line
@@ -28,18 +28,25 @@ from psubd.storage.kafka.outbox import Ticket
 from psubd.storage.kafka.reads import Piece
 from psubd.storage.kafka.settings import convert
 from psubd.storage.kafka.shelves import Budget, Shelf, Shelves
-from psubd.storage.kafka.tail import Round
+from psubd.storage.kafka.tail import Arrival, Round
 from psubd.storage.kafka.threads import Mailbox
-from psubd.storage.watches import Watches
+from psubd.storage.watches import Watches, fire
 
 T = TypeVar("T")
 log = Logger()
 
 SWEEP_MS = 5_000
+ROUSE_MS = 1_000
+DEAF_MS = 4_000
+"""Who waits at a partition's end that the tail has not spoken for since is woken, so that it reads, and is told where that fails. Otherwise it
+would take an end that nobody can see for one where nothing comes. The tail speaks every 500 ms at least, and has 3,500 to find out that it is cut
+off."""
+
 IDLE_MS = 30_000
 """A partition's end that nobody waited at or read from for so long is no longer read."""
 
 STOPPED = "psubd stops"
+CUT_OFF = "psubd stopped before Kafka answered: it may be done or not"
 
 
 class Waiting(Watches):
@@ -47,6 +54,13 @@ class Waiting(Watches):
 
     def anybody(self, topic: str, partition: int) -> bool:
         return bool(self._waiting.get(topic, {}).get(partition))
+
+    def rouse(self, topic: str, partition: int) -> None:
+        """Fire all that wait on the partition."""
+        due = list(self._waiting.get(topic, {}).get(partition, {}))
+        for waiter in due:
+            self._withdraw(topic, partition, waiter)
+        fire(due)
 
 
 class Turns:
@@ -108,6 +122,7 @@ class KafkaStorage:
         self._stop_by = 0.0
         self._patience: IDelayedCall | None = None
         self._sweeping: IDelayedCall | None = None
+        self._rousing: IDelayedCall | None = None
         self._meters = Meters(metrics or CollectorRegistry(), lambda: self._client)
 
     # --- life ---
@@ -126,13 +141,15 @@ class KafkaStorage:
             log.warn("Kafka is not there yet, psubd goes on trying: {trouble}", trouble=trouble)
         self._told = trouble
         self._sweep()
+        self._rouse()
 
     def stop(self) -> "Deferred[None]":
         """What was accepted is done, or fails by ``storage_timeout_ms``. The reactor goes on meanwhile."""
         if self._stopping is None:
             self._stopping = Deferred()
-            if self._sweeping is not None:
-                self._sweeping.cancel()
+            for timer in (self._sweeping, self._rousing):
+                if timer is not None:
+                    timer.cancel()
             self._watches.close()
             self._stop_by = time.monotonic() + self.settings.storage_timeout_s
             self._patience = self._clock.call_later(self.settings.storage_timeout_ms, self._close)
@@ -162,7 +179,8 @@ class KafkaStorage:
 
     def _ended(self) -> None:
         for waiting in list(self._open):
-            waiting.errback(StorageUnavailable(STOPPED))
+            if waiting in self._open and not waiting.called:  # one may end with another
+                waiting.errback(StorageTimeout(CUT_OFF))
         assert self._stopping is not None
         self._stopping.callback(None)
 
@@ -292,7 +310,7 @@ class KafkaStorage:
         if chart is None or not 0 <= partition < chart.stored.partitions:
             return fail(TopicMissing(f"topic {topic!r} has no partition {partition} in Kafka"))
         now = self._clock.elapsed_ms()
-        shelf = self._shelves.make(topic, partition, now)
+        shelf = self._shelves.make(topic, partition, now, chart.stored.uid)
         shelf.used_at = now
         here = self._shelves.slice(shelf, offset, max_records, max_bytes)
         if here is not None and (here.next_offset < here.end or shelf.at_end(here.next_offset, now)):
@@ -309,9 +327,9 @@ class KafkaStorage:
         fetched = self._fetch(topic, chart.stored.uid, partition, here.next_offset)
         return fetched.addCallback(lambda piece: msgspec.structs.replace(here, first=piece.first, end=piece.end))
 
-    def _fetch(self, topic: str, uid: str, partition: int, offset: int) -> "Deferred[Piece]":
+    def _fetch(self, topic: str, topic_uid: str, partition: int, offset: int) -> "Deferred[Piece]":
         """A piece of the log, from a broker; who asks for one that is on its way already shares it."""
-        key = (topic, uid, partition, offset)
+        key = (topic, topic_uid, partition, offset)
         waiting: Deferred[Piece] = Deferred()
         if key in self._reading:
             self._reading[key].append(waiting)
@@ -322,7 +340,7 @@ class KafkaStorage:
         return waiting
 
     def _fetched(self, result: Piece | Failure, key: tuple[str, str, int, int]) -> None:
-        topic, uid, partition, _ = key
+        topic, topic_uid, partition, _ = key
         waiting = self._reading.pop(key)
         chart = None if self._client is None else self._client.atlas.charts.get(topic)
         if isinstance(result, Failure):
@@ -330,9 +348,12 @@ class KafkaStorage:
             for each in waiting:
                 each.errback(result.value)
             return
-        if chart is not None and chart.stored.uid == uid:
+        if chart is not None and chart.stored.uid == topic_uid:
             now = self._clock.elapsed_ms()
-            self._shelves.put(self._shelves.make(topic, partition, now), result, now)
+            shelf = self._shelves.make(topic, partition, now, topic_uid)
+            self._shelves.put(shelf, result, now)
+            if (topic, partition) not in self._joined:
+                shelf.end = result.end  # see `_arrived`; who waits from now on has the tail say where it ends
         for each in waiting:
             each.callback(result)
 
@@ -358,10 +379,10 @@ class KafkaStorage:
             watch = self._watches.wait(topic, partition, offset)
             self._look(topic).addBoth(lambda _: self._waits(topic, partition, offset))
             return watch
-        if self._something(topic, partition, offset):
+        if self._something(chart, partition, offset):
             return succeed(None)
         watch = self._watches.wait(topic, partition, offset)
-        self._join(topic, partition, offset)
+        self._join(chart, partition, offset)
         return watch
 
     def _waits(self, topic: str, partition: int, offset: int) -> None:
@@ -369,19 +390,18 @@ class KafkaStorage:
         chart = None if self._client is None else self._client.atlas.charts.get(topic)
         if chart is None or not 0 <= partition < chart.stored.partitions:
             self._watches.changed(topic)
-        elif self._something(topic, partition, offset):
+        elif self._something(chart, partition, offset):
             self._watches.grew(topic, partition, offset + 1)
         else:
-            self._join(topic, partition, offset)
+            self._join(chart, partition, offset)
 
-    def _something(self, topic: str, partition: int, offset: int) -> bool:
+    def _something(self, chart: Chart, partition: int, offset: int) -> bool:
         """Whether a record at ``offset`` or behind it is known to be there."""
-        shelf = self._shelves.get(topic, partition)
-        return shelf is not None and shelf.end > offset
+        return self._shelves.make(chart.stored.name, partition, self._clock.elapsed_ms(), chart.stored.uid).end > offset
 
-    def _join(self, topic: str, partition: int, offset: int) -> None:
-        now = self._clock.elapsed_ms()
-        self._shelves.make(topic, partition, now).used_at = now
+    def _join(self, chart: Chart, partition: int, offset: int) -> None:
+        topic, now = chart.stored.name, self._clock.elapsed_ms()
+        self._shelves.make(topic, partition, now, chart.stored.uid).used_at = now
         if (topic, partition) not in self._joined and self._watches.anybody(topic, partition):
             self._joined.add((topic, partition))
             self._running.tail.join(topic, partition, offset)
@@ -394,25 +414,33 @@ class KafkaStorage:
     # --- groups ---
 
     def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
-        done = self._in_turn(group, lambda client, name: (client.committing, client.groups.commit, name, dict(places)))
+        done = self._in_turn(group, lambda client, name, by: (client.committing, client.groups.commit, name, dict(places), by))
         return done.addCallback(self._count_failed)
 
     def committed(self, group: str) -> "Deferred[dict[TopicPartition, Commit]]":
-        return self._in_turn(group, lambda client, name: (client.committing, client.groups.committed, name))
+        return self._in_turn(group, lambda client, name, by: (client.committing, client.groups.committed, name, by))
 
     def forget(self, group: str, topic: str | None) -> "Deferred[None]":
-        return self._in_turn(group, lambda client, name: (client.committing, client.groups.forget, name, topic))
+        return self._in_turn(group, lambda client, name, by: (client.committing, client.groups.forget, name, topic, by))
 
     def adopt(self, group: str) -> "Deferred[None]":
-        return self._in_turn(group, lambda client, name: (client.committing, client.groups.adopt, name))
+        return self._in_turn(group, lambda client, name, by: (client.committing, client.groups.adopt, name))
 
-    def _in_turn(self, group: str, work: Callable[[KafkaClient, str], tuple[Any, ...]]) -> "Deferred[Any]":
+    def _in_turn(self, group: str, work: Callable[[KafkaClient, str, float], tuple[Any, ...]]) -> "Deferred[Any]":
+        """Its time runs while it waits for its turn."""
+        by = time.monotonic() + self.settings.storage_timeout_s
         name = self.settings.group_prefix + group
         try:
             client = self._running
         except StorageUnavailable as stopped:
             return fail(stopped)
-        done: Deferred[Any] = self._turns.run(name, lambda: self._submit(*work(client, name)))
+
+        def begin() -> Deferred[Any]:
+            if time.monotonic() > by:
+                return fail(StorageUnavailable("the group's calls before this one took all of its time"))
+            return self._submit(*work(client, name, by))
+
+        done: Deferred[Any] = self._turns.run(name, begin)
         self._open.add(done)
         return done.addBoth(self._closed, done)
 
@@ -483,7 +511,7 @@ class KafkaStorage:
         elif isinstance(error, Unsent | errors.KafkaError):
             answer.errback(unavailable(error))
         elif self._stopping is not None:
-            answer.errback(StorageUnavailable(STOPPED))
+            answer.errback(StorageTimeout(CUT_OFF))
         else:
             log.failure("A call to Kafka failed in a way that nobody foresaw", Failure(error))
             answer.errback(Internal("a call to Kafka failed in a way that nobody foresaw"))
@@ -532,15 +560,27 @@ class KafkaStorage:
             shelf = self._shelves.get(*place)
             if shelf is not None:
                 shelf.heard_at = now
-        for arrival in heard.arrivals:
-            if (arrival.topic, arrival.partition) in self._joined:
-                shelf = self._shelves.make(arrival.topic, arrival.partition, now)
-                if arrival.piece is not None:
-                    self._shelves.put(shelf, arrival.piece, now)
-                shelf.frontier, shelf.end = arrival.next, max(shelf.end, arrival.end)
-                self._watches.grew(arrival.topic, arrival.partition, max(arrival.next, arrival.end))
-        if self._client is not None:
-            self._client.tail.taken(heard.size)
+        try:
+            for arrival in heard.arrivals:
+                if (arrival.topic, arrival.partition) in self._joined and self._is_now(arrival):
+                    self._arrived(arrival, now)
+        finally:
+            if self._client is not None:
+                self._client.tail.taken(heard.size)
+
+    def _is_now(self, arrival: Arrival) -> bool:
+        """Whether it is of the topic that has the name now."""
+        chart = None if self._client is None else self._client.atlas.charts.get(arrival.topic)
+        return chart is not None and chart.id == arrival.uid
+
+    def _arrived(self, arrival: Arrival, now: int) -> None:
+        shelf = self._shelves.make(arrival.topic, arrival.partition, now, uid(arrival.uid))
+        if arrival.piece is not None:
+            self._shelves.put(shelf, arrival.piece, now)
+        # Not the highest ever heard of: a log may have lost its end, and who waits there must not be told that there is something to read. Where this
+        # is older than what a read was told, the tail has more to say soon.
+        shelf.frontier, shelf.end = arrival.next, max(arrival.next, arrival.end)
+        self._watches.grew(arrival.topic, arrival.partition, shelf.end)
 
     def _sweep(self) -> None:
         """Stop reading ends where nobody waits, forget what is old, and say when Kafka went or came back."""
@@ -555,6 +595,19 @@ class KafkaStorage:
         self._shelves.age(now)
         self._tell(self.trouble())
         self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
+
+    def _rouse(self) -> None:
+        """Keep the topics looked after that somebody waits on, and wake those whose wait tells nothing any more."""
+        if self._stopping is not None:
+            return
+        now = self._clock.elapsed_ms()
+        for topic, partition in list(self._joined):
+            if self._watches.anybody(topic, partition):
+                self._running.atlas.want(topic)
+                shelf = self._shelves.get(topic, partition)
+                if shelf is None or now - shelf.heard_at > DEAF_MS:
+                    self._watches.rouse(topic, partition)
+        self._rousing = self._clock.call_later(ROUSE_MS, self._rouse)
 
     def _tell(self, trouble: str | None) -> None:
         if (trouble is None) != (self._told is None):

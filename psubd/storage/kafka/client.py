@@ -41,6 +41,8 @@ class KafkaClient:
         published: Callable[[list[Ticket]], None],
     ) -> None:
         self.settings = settings
+        self._turn = threading.Lock()
+        self._started = self._stopped = False
         self.bootstrap = tuple(bootstrap)
         options = settings.driver()
         publishers = settings.publish_connections
@@ -59,7 +61,7 @@ class KafkaClient:
         }
         self.reads = Reads(self.reading, self.atlas, settings)
         self.tail = Tail(self.tailing, self.atlas, settings, came)
-        self.groups = Groups(self.committing, settings)
+        self.groups = Groups(self.committing)
 
     @property
     def connections(self) -> int:
@@ -72,22 +74,32 @@ class KafkaClient:
         return sum(len(line.managers) for line in self.lines)
 
     def start(self) -> None:
-        """Begin to connect; returns when Kafka answered, or after `START_WAIT_S`: it goes on trying then."""
+        """Begin to connect; returns when Kafka answered, or after `START_WAIT_S`: it goes on trying then. After `stop`: nothing happens."""
+        with self._turn:
+            if self._stopped:
+                return
+            self._begin()
+        deadline = time.monotonic() + START_WAIT_S
+        while self.atlas.trouble is not None and not self._stopped and time.monotonic() < deadline:
+            self.atlas.kick()
+            time.sleep(0.02)
+
+    def _begin(self) -> None:
         for line in self.lines:
             line.start()
         self.control.submit(self.atlas.watch)
         for outbox in self.outboxes.values():
             self.publishing.submit(outbox.sweep)
-        deadline = time.monotonic() + START_WAIT_S
-        while self.atlas.trouble is not None and time.monotonic() < deadline:
-            self.atlas.kick()
-            time.sleep(0.02)
+        self._started = True
 
     def stop(self, deadline: float) -> None:
         """Send what was accepted by the deadline (`time.monotonic`), then close all connections and end all threads. Blocks so long."""
-        waiting = [self.publishing.submit(outbox.flush, deadline) for outbox in self.outboxes.values()]
-        for each in waiting:
-            wait_for(each, deadline - time.monotonic() + 1)
+        with self._turn:
+            self._stopped = True
+        if self._started:
+            waiting = [self.publishing.submit(outbox.flush, deadline) for outbox in self.outboxes.values()]
+            for each in waiting:
+                wait_for(each, deadline - time.monotonic() + 1)
         self.tail.stop()
         self.atlas.stop()
         for line in self.lines:

@@ -26,8 +26,17 @@ TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 REFUSED = (*TOO_LARGE, errors.InvalidRecordError, errors.InvalidTimestampError, errors.CorruptRecordError, errors.PolicyViolationError)
 """What a broker answers to a batch that it will never take, and did not take."""
 
-MAY_BE_STORED = (errors.RequestTimedOutError, errors.NotEnoughReplicasAfterAppendError, errors.NetworkExceptionError)
+MAY_BE_STORED = (
+    errors.RequestTimedOutError,
+    errors.NotEnoughReplicasAfterAppendError,
+    errors.NetworkExceptionError,
+    errors.KafkaStorageError,
+    errors.UnknownError,
+)
 """Answers after which the records may be in the leader's log."""
+
+WHILE_IT_WAITS = (errors.NotLeaderForPartitionError, errors.FencedLeaderEpochError)
+"""The same with acks all: a leader that is deposed while it waits for its replicas answers so after it appended."""
 
 WRONG_IDENTITY = (
     errors.OutOfOrderSequenceNumberError,

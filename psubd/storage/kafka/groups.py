@@ -1,7 +1,6 @@
 """The groups' places: Kafka's own committed offsets, by plain commit without membership."""
 
 import re
-import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
@@ -13,9 +12,8 @@ from kafka.protocol.metadata import FindCoordinatorRequest
 
 from psubd.errors import InUse, PsubdError, StorageTimeout, TooLarge
 from psubd.model import Commit, TopicPartition
-from psubd.storage.kafka.faults import GONE, MAY_BE_STORED, NO_COORDINATOR, RETRIABLE, Lost, Unsent, of_group, timeout, unavailable
+from psubd.storage.kafka.faults import GONE, MAY_BE_STORED, NO_COORDINATOR, RETRIABLE, TAKEN, Lost, Unsent, of_group, timeout, unavailable
 from psubd.storage.kafka.line import Line
-from psubd.storage.kafka.settings import KafkaSettings
 
 NO_GENERATION, NO_MEMBER = -1, ""
 REQUEST_BYTES = 512 * 1024
@@ -38,7 +36,8 @@ Failed = dict[TopicPartition, PsubdError]
 
 
 class Groups:
-    """Runs on the commit line. The calls of one group must not overlap (`backend` sees to it); those of different groups may.
+    """Runs on the commit line. The calls of one group must not overlap (`backend` sees to it); those of different groups may. A ``deadline`` is of
+    `time.monotonic`.
 
     The driver keeps a group's coordinator for ever and hands errors over as values; here the coordinator is looked up again when one says that
     it is not it any more, and what may pass is tried again until `storage_timeout_ms`.
@@ -46,23 +45,22 @@ class Groups:
     :ivar owned: Kafka groups whose commits are known to be psubd's.
     """
 
-    def __init__(self, line: Line, settings: KafkaSettings) -> None:
-        self.line, self.settings = line, settings
+    def __init__(self, line: Line) -> None:
+        self.line = line
         self.coordinators: dict[str, int] = {}
         self.owned: set[str] = set()
         self.requests = 0
 
-    async def commit(self, group: str, places: Places) -> Failed:
+    async def commit(self, group: str, places: Places, deadline: float) -> Failed:
         """Keep the places. What failed, with why: InUse where the group has members, or commits that psubd did not write."""
         failed: Failed = {place: too_long() for place, commit in places.items() if len(commit.metadata) > MAX_METADATA}
         sound = {place: commit for place, commit in places.items() if place not in failed}
-        deadline = time.monotonic() + self.settings.storage_timeout_s
         try:
             await self._own(group, deadline)
             for part in parts(group, sound):
                 failed.update(await self._commit_part(group, part, deadline))
         except (PsubdError, Unsent, Lost, Again, errors.KafkaError) as error:
-            told = timeout(error) if isinstance(error, PsubdError | Lost | Unsent) else of_group(error, group)
+            told = timeout(error) if isinstance(error, PsubdError | Lost | Unsent) else of_group(error.__cause__ or error, group)
             return {**dict.fromkeys(sound, told), **failed}
         return failed
 
@@ -70,9 +68,8 @@ class Groups:
         """Take the group from now on, whoever wrote its commits: somebody said so on purpose."""
         self.owned.add(group)
 
-    async def committed(self, group: str) -> dict[TopicPartition, Commit]:
+    async def committed(self, group: str, deadline: float) -> dict[TopicPartition, Commit]:
         """All places of the group. :raises InUse: where it has one that psubd did not write. :raises PsubdError:"""
-        deadline = time.monotonic() + self.settings.storage_timeout_s
         try:
             kept = await self._committed(group, deadline)
             if group not in self.owned:
@@ -85,9 +82,8 @@ class Groups:
         except errors.KafkaError as refused:
             raise of_group(refused, group) from refused
 
-    async def forget(self, group: str, topic: str | None) -> None:
+    async def forget(self, group: str, topic: str | None, deadline: float) -> None:
         """Drop the group's places on the topic, or the whole group. :raises InUse: where it is somebody else's. :raises PsubdError:"""
-        deadline = time.monotonic() + self.settings.storage_timeout_s
         try:
             await self._own(group, deadline)
             kept = await self._committed(group, deadline)
@@ -97,6 +93,7 @@ class Groups:
             elif topic is None:
                 await self._persist(deadline, group, lambda node, left: self._delete_group(node, group, left))
                 self.owned.discard(group)
+                self.coordinators.pop(group, None)
         except (Unsent, Lost) as failed:
             raise timeout(failed) from failed
         except Again as refused:
@@ -130,6 +127,8 @@ class Groups:
                     unclear = error
                 elif left.pop(place, None) is not None:
                     failed[place] = of_group(error(), group)
+                if error in TAKEN:
+                    self.owned.discard(group)  # whose places will be there once the members are gone is looked at anew
             if unclear is not None:
                 raise Again from unclear()
 
@@ -175,15 +174,24 @@ class Groups:
     # --- the coordinator ---
 
     async def _persist(self, deadline: float, group: str, attempt: Callable[[int, float], Coroutine[Any, Any, Any]]) -> Any:
+        lost: Lost | None = None
+
         async def once(left_ms: float) -> Any:
+            nonlocal lost
             node = await self._coordinator(group, left_ms)
             try:
                 return await attempt(node, left_ms)
-            except (Unsent, Lost, Again):
+            except (Unsent, Lost, Again) as failed:
                 self.coordinators.pop(group, None)
+                lost = lost_in(failed) or lost
                 raise
 
-        return await self.line.persist(deadline, once, again=(Unsent, Lost, Again))
+        try:
+            return await self.line.persist(deadline, once, again=(Unsent, Lost, Again))
+        except (Unsent, Again):
+            if lost is not None:  # the last try was surely not made; an earlier one may have been
+                raise lost from lost.__cause__
+            raise
 
     async def _ask(self, request: Any, node: int, group: str, left_ms: float) -> Any:
         return await self.line.ask(request, node, place_of(group), left_ms)
@@ -225,9 +233,20 @@ def judge(error: type[errors.KafkaError]) -> None:
     raise error()
 
 
+def lost_in(failed: BaseException) -> Lost | None:
+    """The try that may have been carried out."""
+    if isinstance(failed, Lost):
+        return failed
+    if isinstance(failed.__cause__, MAY_BE_STORED):
+        lost = Lost("the coordinator does not say what became of it")
+        lost.__cause__ = failed.__cause__
+        return lost
+    return None
+
+
 def late_error(late: BaseException, group: str) -> PsubdError:
     """Of a commit whose time is up."""
-    if isinstance(late, Lost) or isinstance(late.__cause__, MAY_BE_STORED):
+    if isinstance(late, Lost):
         return StorageTimeout(f"Kafka did not answer in time: the place of group {group!r} may be kept or not")
     return of_group(late.__cause__ or late, group)
 

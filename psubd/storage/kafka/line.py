@@ -115,7 +115,7 @@ class Manager:
         except errors.UnknownBrokerIdError as unknown:
             self.made.cluster.request_update()
             raise Unsent("the broker is not known yet") from unknown
-        except errors.KafkaError as failed:
+        except Exception as failed:  # noqa: BLE001 - not the driver's errors only: TLS files that cannot be read, say
             self._renew()
             raise Unsent("no connection to the broker") from (self.made.why or failed)
         if not connection.connected or connection.paused:

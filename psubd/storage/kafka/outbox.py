@@ -19,10 +19,10 @@ import msgspec
 from kafka import errors
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
-from psubd.errors import PsubdError, StorageTimeout, StorageUnavailable
+from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailable
 from psubd.model import Acks, Position, Record
 from psubd.storage.kafka.atlas import Atlas
-from psubd.storage.kafka.faults import DENIED, GONE, MAY_BE_STORED, REFUSED, RETRIABLE, WRONG_IDENTITY, Lost, Unsent, maybe_stored, of_record
+from psubd.storage.kafka.faults import GONE, MAY_BE_STORED, REFUSED, RETRIABLE, WHILE_IT_WAITS, WRONG_IDENTITY, Lost, Unsent, maybe_stored, of_record
 from psubd.storage.kafka.line import Line
 from psubd.storage.kafka.records import NO_PRODUCER, BatchBuilder
 from psubd.storage.kafka.settings import KafkaSettings
@@ -97,14 +97,14 @@ class Lane:
 
     __slots__ = ("batch", "cap", "cap_left", "identity", "least_generation", "not_before", "on_way", "partition", "queue", "sequence", "topic")
 
-    def __init__(self, topic: str, partition: int) -> None:
+    def __init__(self, topic: str, partition: int, least_generation: int = 0) -> None:
         self.topic, self.partition = topic, partition
         self.queue: deque[Entry] = deque()
         self.batch: Batch | None = None
         self.on_way = False
         self.not_before = 0.0
         self.identity: Identity | None = None
-        self.sequence, self.least_generation = 0, 0
+        self.sequence, self.least_generation = 0, least_generation
         self.cap = self.cap_left = 0
 
     def narrow(self, count: int) -> None:
@@ -140,6 +140,7 @@ class Outbox:
         self.sent_batches = self.sent_records = self.failed_records = self.retries = 0
         self.idempotent = acks == "all"
         self.identity: Identity | None = None
+        self.least_generation = 0
         self._asking_identity = False
         self._pump_at: float | None = None
         self._stopped = False
@@ -178,6 +179,7 @@ class Outbox:
             now = time.monotonic()
             for lane in list(self.lanes.values()):
                 self._expire(lane, now)
+                self._forget(lane)
             self.pump()
 
     async def flush(self, deadline: float) -> None:
@@ -205,7 +207,7 @@ class Outbox:
     def _lane(self, topic: str, partition: int) -> Lane:
         lane = self.lanes.get((topic, partition))
         if lane is None:
-            lane = self.lanes[topic, partition] = Lane(topic, partition)
+            lane = self.lanes[topic, partition] = Lane(topic, partition, self.least_generation)
         return lane
 
     def pump(self) -> None:
@@ -260,11 +262,21 @@ class Outbox:
         entries: list[Entry] = []
         timestamps: list[int] = []
         while lane.queue and (not lane.cap_left or len(entries) < lane.cap):
-            timestamp = builder.add(lane.queue[0].record)
+            try:
+                timestamp = builder.add(lane.queue[0].record)
+            except Exception as unfit:  # noqa: BLE001 - whatever the driver cannot write down: the others must not wait behind it
+                self._settle(lane.queue.popleft(), BadRecord(f"the record cannot be put into Kafka's form: {type(unfit).__name__}"))
+                if entries:
+                    break
+                builder = BatchBuilder(self.settings.compression, room, producer)
+                continue
             if timestamp is None:
                 break
             entries.append(lane.queue.popleft())
             timestamps.append(timestamp)
+        if not entries:
+            self.ready.pop(lane, None)
+            return None
         if lane.cap_left:
             lane.cap_left = max(0, lane.cap_left - len(entries))
         lane.batch = Batch(entries, timestamps, builder.close(), identity)
@@ -276,9 +288,9 @@ class Outbox:
         except Unsent as unsent:
             self.atlas.kick()
             self._again(sending, unsent, maybe=False)
-        except (Lost, errors.KafkaError) as lost:
+        except Exception as lost:  # noqa: BLE001 - also what nobody foresaw: the records must be answered
             self.atlas.kick()
-            self._again(sending, lost, maybe=isinstance(lost, Lost))
+            self._again(sending, lost, maybe=not isinstance(lost, errors.KafkaError))
         else:
             for lane, batch in sending:
                 self._answered(lane, batch, answers.get((lane.topic, lane.partition)))
@@ -317,14 +329,13 @@ class Outbox:
         elif error is errors.DuplicateSequenceNumberError:
             lane.burn()
             self._fail(lane, batch, StorageTimeout("the message is stored, but Kafka no longer says where"))
+        elif batch.maybe_stored and error in (*REFUSED, *WRONG_IDENTITY):
+            self._fail(lane, batch, maybe_stored(error()))  # of this try; of the one before nobody can tell
         elif error in REFUSED:
             self._refused(lane, batch, error, answer)
         elif error in WRONG_IDENTITY:
             lane.burn()
-            if batch.maybe_stored:
-                self._fail(lane, batch, maybe_stored(error()))
-            else:
-                self._requeue(lane, batch, batch.entries)
+            self._requeue(lane, batch, batch.entries)
         else:
             self._other(lane, batch, error)
 
@@ -336,13 +347,15 @@ class Outbox:
             gone = False
         if issubclass(error, errors.InvalidMetadataError):
             self.atlas.kick()
-        if error in DENIED and self.idempotent and issubclass(error, errors.ClusterAuthorizationFailedError):
+        maybe = error in MAY_BE_STORED or (self.acks == "all" and error in WHILE_IT_WAITS)
+        if self.idempotent and not batch.maybe_stored and issubclass(error, errors.ClusterAuthorizationFailedError):
             self.idempotent = False  # no right to idempotent writes: as brokers before 3.0 have it
             lane.burn()
             self._requeue(lane, batch, batch.entries)
         elif issubclass(error, RETRIABLE) and not gone:
-            self._again([(lane, batch)], error(), maybe=error in MAY_BE_STORED)
+            self._again([(lane, batch)], error(), maybe=maybe)
         else:
+            batch.maybe_stored |= maybe
             self._fail(lane, batch, maybe_stored(error()) if batch.maybe_stored else of_record(error(), lane.topic))
 
     def _stored(self, lane: Lane, batch: Batch, base: int, append_time: int) -> None:
@@ -350,7 +363,7 @@ class Outbox:
         self.sent_records += len(batch.entries)
         for number, (entry, timestamp) in enumerate(zip(batch.entries, batch.timestamps, strict=True)):
             at = timestamp if append_time < 0 else append_time
-            self._settle(entry, Position(lane.topic, lane.partition, base + number, at))
+            self._settle(entry, Position(lane.topic, lane.partition, -1 if base < 0 else base + number, at))
 
     def _advance(self, lane: Lane, batch: Batch) -> None:
         lane.batch, lane.not_before = None, 0.0
@@ -372,7 +385,6 @@ class Outbox:
 
     def _give_up(self, lane: Lane, batch: Batch) -> None:
         if batch.maybe_stored:
-            lane.burn()
             self._fail(lane, batch, maybe_stored(batch.why))
             return
         now = time.monotonic()
@@ -399,6 +411,8 @@ class Outbox:
 
     def _fail(self, lane: Lane, batch: Batch, error: PsubdError) -> None:
         lane.batch = None
+        if batch.maybe_stored:
+            lane.burn()  # the next batch with this sequence would be taken for a repetition of this one: answered, and not stored
         for entry in batch.entries:
             self._settle(entry, error)
 
@@ -417,7 +431,10 @@ class Outbox:
     def _no_leader(self, lane: Lane, now: float) -> None:
         lane.not_before = now + PAUSES_S[2]
         chart = self.atlas.charts.get(lane.topic)
-        if lane.batch is None and (chart is None or lane.partition >= len(chart.leaders)) and self.atlas.trouble is None:
+        gone = (chart is None or lane.partition >= len(chart.leaders)) and self.atlas.trouble is None
+        if gone and (lane.batch is None or not lane.batch.maybe_stored):
+            if lane.batch is not None:
+                self._requeue(lane, lane.batch, lane.batch.entries)
             while lane.queue:
                 self._settle(lane.queue.popleft(), of_record(errors.UnknownTopicOrPartitionError(), lane.topic))
             self.ready.pop(lane, None)
@@ -434,6 +451,18 @@ class Outbox:
             self._settle(lane.queue.popleft(), of_record(self._why(), lane.topic))
         if not lane.queue and lane.batch is None:
             self.ready.pop(lane, None)
+
+    def _forget(self, lane: Lane) -> None:
+        """Drop an idle lane of a topic that nobody looks after any more, or that is gone.
+
+        One that comes in its place begins a sequence anew, as another producer: under the same id a broker would take what it sends for a repetition.
+        """
+        if lane.on_way or lane.queue or lane.batch is not None or lane.topic in self.atlas.charts:
+            return
+        lane.burn()
+        self.least_generation = max(self.least_generation, lane.least_generation)
+        del self.lanes[lane.topic, lane.partition]
+        self.ready.pop(lane, None)
 
     def _why(self) -> BaseException:
         return Unsent(self.atlas.trouble or "its broker was busy or away")

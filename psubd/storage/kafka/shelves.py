@@ -114,13 +114,18 @@ class Shelves:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.by_topic: dict[str, dict[int, Shelf]] = {}
+        self._uids: dict[str, str] = {}
         self.size = 0
         self._recent: OrderedDict[int, tuple[Shelf, Part]] = OrderedDict()
 
     def get(self, topic: str, partition: int) -> Shelf | None:
         return self.by_topic.get(topic, {}).get(partition)
 
-    def make(self, topic: str, partition: int, now: int) -> Shelf:
+    def make(self, topic: str, partition: int, now: int, uid: str = "") -> Shelf:
+        """The partition's shelf. Where the topic is another one than what is here was read from (``uid``), that is forgotten first."""
+        if self._uids.setdefault(topic, uid) != uid:
+            self.clear(topic)
+            self._uids[topic] = uid
         shelf = self.get(topic, partition)
         if shelf is None:
             shelf = self.by_topic.setdefault(topic, {})[partition] = Shelf(now)
@@ -152,6 +157,7 @@ class Shelves:
 
     def clear(self, topic: str) -> None:
         """Forget all that was read of the topic."""
+        self._uids.pop(topic, None)
         for shelf in self.by_topic.pop(topic, {}).values():
             self._empty(shelf)
 
@@ -161,7 +167,7 @@ class Shelves:
         if shelf is not None:
             self._empty(shelf)
             if not self.by_topic[topic]:
-                del self.by_topic[topic]
+                del self.by_topic[topic], self._uids[topic]
 
     def age(self, now: int) -> None:
         """Drop what is old."""

@@ -143,7 +143,7 @@ class Tail:
         self.stopped = False
         self.fetches = 0
         self._inbox: deque[tuple[Place, int | None]] = deque()
-        self._awake = False
+        self._awake = self._reseating = False
         self._posted = self._taken = 0
 
     # --- from any thread ---
@@ -319,16 +319,25 @@ class Tail:
 
     def _failed(self, reader: Reader, error: type[errors.KafkaError]) -> None:
         reader.end = -1  # what it says no longer counts, until an answer says otherwise
+        for station in self.stations.values():
+            station.readers.pop((reader.topic, reader.partition), None)  # a broker answers a fetch with an error in it at once: again and again
         if error is errors.OffsetOutOfRangeError:
             self.line.spawn(self._recover(reader))
-        elif error in GONE or issubclass(error, errors.InvalidMetadataError):
+            return
+        if error in GONE or issubclass(error, errors.InvalidMetadataError):
             self.atlas.kick()
-            self.line.spawn(self._reseat(reader))
+        self._reseat()
 
-    async def _reseat(self, reader: Reader) -> None:
+    def _reseat(self) -> None:
+        """Give the readers that have no seat one, after a pause."""
+        if not self._reseating:
+            self._reseating = True
+            self.line.spawn(self._reseat_later())
+
+    async def _reseat_later(self) -> None:
         await self.line.net.sleep(PAUSE_S)
-        if self.readers.get((reader.topic, reader.partition)) is reader:
-            self._reroute()
+        self._reseating = False
+        self._reroute()
 
     async def _recover(self, reader: Reader) -> None:
         """The place is not in the log: go to its end, or to its beginning where that is past the place."""
@@ -337,11 +346,12 @@ class Tail:
             first = await self._offset(reader, EARLIEST)
             end = await self._offset(reader, LATEST)
         except (Unsent, Lost, errors.KafkaError):
-            await self._reseat(reader)
+            self._reseat()
             return
         if self.readers.get(place) is reader:
             reader.next = first if reader.next < first else end
             reader.end = end
+            self._seat(place)
             self.came(Round((place,), (Arrival(reader.topic, reader.partition, reader.id, reader.next, end, None),), 0))
 
     async def _offset(self, reader: Reader, which: int) -> int:

@@ -10,7 +10,7 @@ from kafka.protocol.admin import CreatePartitionsRequest, CreateTopicsRequest, D
 from psubd.errors import BadBody, Exists, PsubdError, StorageTimeout, TopicMissing
 from psubd.model import StoredTopic, TopicSpec
 from psubd.storage.kafka.atlas import NO_LEADER, TOPIC_RESOURCE, Atlas, metadata_request
-from psubd.storage.kafka.faults import GONE, RETRIABLE, Lost, Unsent, of_topic
+from psubd.storage.kafka.faults import GONE, MAY_BE_STORED, RETRIABLE, Lost, Unsent, of_topic
 from psubd.storage.kafka.line import Line
 from psubd.storage.kafka.settings import KafkaSettings
 
@@ -119,6 +119,8 @@ class Topics:
         response = await self.line.ask(request, timeout_ms=left_ms)
         for result in results(response):
             error = errors.for_code(result.error_code)
+            if error in MAY_BE_STORED:
+                raise Lost("Kafka does not say what became of it") from error(result.error_message)
             if error is not errors.NoError:
                 passing = issubclass(error, RETRIABLE) and error not in GONE
                 raise (RefusedForNow if passing else Refused)(error, result.error_message)

@@ -140,8 +140,8 @@ class Away(KafkaCase):
         return [Record(topic, b"x", None, (), 0, None)]
 
     def test_down_and_back(self) -> None:
-        """Publishes, reads, commits and descriptions fail with StorageUnavailable, trouble says why; when Kafka is back all works again with the same
-        storage, and who waited hears."""
+        """Publishes, reads, commits and descriptions fail with StorageUnavailable, trouble says why; who waited is woken, to find that out; when
+        Kafka is back all works again with the same storage, and who waits then hears."""
         self.cluster.start()
         self.storage = self.another()
         topic = self.wait(self.storage.create_topic(TopicSpec(self.name()))).name
@@ -169,9 +169,10 @@ class Away(KafkaCase):
         ):
             with self.assertRaises(StorageUnavailable):
                 self.wait(call)
-        self.assertFalse(watch.called)
+        self.until(lambda: watch.called, "a word to who waited")
         self.cluster.restart(1)
         self.until(lambda: self.storage.trouble() is None, "the end of the trouble")
+        watch = self.storage.watch(topic, 0, 1)
         self.assertIsInstance(self.wait(self.storage.publish(self.records(topic), "all"))[0], Position)
         self.wait(watch)
         self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(3, OURS)})))
@@ -224,6 +225,32 @@ class Away(KafkaCase):
         ticking.stop()
         self.assertGreater(len(ticks), 10)
         self.assertIsInstance(self.wait(call)[0], StorageUnavailable)
+
+    def test_stop_ends_what_waits_behind_a_dead_broker(self) -> None:
+        """Calls of one group, one behind the other, with Kafka away: each ends within its own time and not after those before it; stop fires, and
+        what was cut off is told."""
+        self.cluster.start()
+        storage = self.another()
+        topic = self.wait(storage.create_topic(TopicSpec(self.name()))).name
+        group, place = self.name(), TopicPartition(topic, 0)
+        self.assertEqual({}, self.wait(storage.commit(group, {place: Commit(1, OURS)})))
+        self.cluster.kill(1)
+        self.until(lambda: storage.trouble() is not None, "trouble", 10)
+
+        def commits(count: int) -> list[Deferred[Any]]:
+            return [storage.commit(group, {place: Commit(number, OURS)}).addErrback(lambda failure: failure.value) for number in range(count)]
+
+        calls = commits(20)
+        self.wait(calls[-1], 12)  # 20 times storage_timeout_ms are a minute
+        self.assertTrue(all(call.called for call in calls))
+        last = commits(5)
+        self.pause(1)
+        looks = [storage.describe([topic]).addErrback(lambda failure: failure.value) for _ in range(2)]
+        self.wait(storage.stop(), 30)
+        for call in last + looks:
+            refusal = self.wait(call)
+            refusal = refusal[place] if isinstance(refusal, dict) else refusal
+            self.assertIsInstance(refusal, StorageUnavailable | StorageTimeout)
 
     def test_nothing_is_left_behind(self) -> None:
         """After stop no thread of the storage's runs and no connection stands, also where Kafka never was."""

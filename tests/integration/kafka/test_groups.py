@@ -70,6 +70,26 @@ class Groups(KafkaCase):
         consumer.close()
         self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(3, OURS)})))
 
+    def test_what_members_left_behind_is_theirs(self) -> None:
+        """A consumer that joined a group of psubd's, committed and left: its commit is never overwritten, though psubd had the group before; adopted
+        on purpose, the group is psubd's again."""
+        topic, group = self.topic(), self.name()
+        place = TopicPartition(topic, 0)
+        self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(1, OURS)})))
+        consumer = self.consumer(group)
+        consumer.subscribe([topic])
+        for _ in range(100):
+            consumer.poll(50)
+            if consumer.assignment():
+                break
+        self.assertIsInstance(self.wait(self.storage.commit(group, {place: Commit(2, OURS)}))[place], InUse)
+        consumer.commit({Place(topic, 0): OffsetAndMetadata(7, "theirs", -1)})
+        consumer.close()
+        self.assertIsInstance(self.wait(self.storage.commit(group, {place: Commit(3, OURS)}))[place], InUse)
+        self.wait(self.storage.adopt(group))
+        self.assertEqual({place: Commit(7, "theirs")}, self.wait(self.storage.committed(group)))
+        self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(3, OURS)})))
+
     def test_more_places_than_a_request_takes(self) -> None:
         """300 places of 4,096 characters, more than 1 MiB, which Kafka refuses in one request, are kept in one call."""
         topic, group = self.topic(300), self.name()

@@ -4,6 +4,7 @@ import json
 
 from psubd.model import Commit, Record, TopicPartition, TopicSpec
 from psubd.services.partitioner import partition_of
+from psubd.storage.kafka import atlas
 from tests.integration.kafka.hosts import KafkaCase
 
 
@@ -59,6 +60,16 @@ class Tools(KafkaCase):
         self.wait(watch, 5)
         self.wait(self.storage.publish([Record(topic, b"new", None, (), 2, None)], "all"))
         self.assertEqual(b"new", self.wait(self.storage.read(topic, 2, 0, 1, 100)).messages[0].value)
+
+    def test_a_long_quiet_wait_is_looked_after(self) -> None:
+        """A topic on which somebody waits is looked after although nobody names it for longer than others are: that it grew is heard."""
+        self.patch(atlas, "UNUSED_S", 0.5)
+        storage = self.another(metadata_interval_ms=100)
+        topic = self.wait(storage.create_topic(TopicSpec(self.name(), 1))).name
+        watch = storage.watch(topic, 0, 0)
+        self.pause(2)
+        self.wait(self.storage.grow(topic, 2))
+        self.wait(watch, 10)
 
     def test_the_new_partition_is_used_at_once_by_who_knows_of_it(self) -> None:
         """A publish or a read that names a partition which psubd has not heard of looks before it refuses."""

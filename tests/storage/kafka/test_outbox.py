@@ -178,8 +178,11 @@ class OutboxCase(SynchronousTestCase):
 
     def publish(self, outbox: Outbox, *values: bytes, partition: int = 0, seconds: float = 10) -> list[Position | PsubdError | None]:
         """What became of each of the values, published in one call."""
+        return self.publish_records(outbox, [Record(TOPIC, value, None, (), partition, 1) for value in values], seconds)
+
+    def publish_records(self, outbox: Outbox, records: list[Record], seconds: float = 10) -> list[Position | PsubdError | None]:
         done: list[Ticket] = []
-        outbox.post([Record(TOPIC, value, None, (), partition, 1) for value in values], time.monotonic() + seconds, done.append)
+        outbox.post(records, time.monotonic() + seconds, done.append)
         outbox.wake()
         self.until(lambda: bool(done))
         self.assertEqual(0, outbox.queued_bytes)
@@ -202,6 +205,22 @@ class Refusals(OutboxCase):
         self.assertEqual([0, 1, BadRecord, 2, BadRecord, 3], self.offsets(self.publish(outbox, b"a", b"b", b"c", b"d", b"e", b"f")))
         self.assertEqual([b"a", b"b", b"d", b"f"], self.stored())
         self.assertEqual(2, len(self.broker.requests))
+
+    def test_what_cannot_be_written_down_fails_alone(self) -> None:
+        """A record that the driver cannot put into a batch (a header's name that is no UTF-8): BadRecord; the others, and other partitions, go on."""
+        for before in ((), (b"a",)):
+            outbox = self.outbox()
+            records = [Record(TOPIC, value, None, (), 0, 1) for value in before]
+            records += [Record(TOPIC, b"x", None, (("\ud800", b""),), 0, 1), Record(TOPIC, b"c", None, (), 0, 1), Record(TOPIC, b"d", None, (), 1, 1)]
+            results = self.publish_records(outbox, records)
+            self.assertEqual([Position] * len(before) + [BadRecord, Position, Position], [type(each) for each in results])
+
+    def test_an_unsent_batch_of_a_topic_that_is_gone(self) -> None:
+        """Its records are TopicMissing as soon as the map has lost the topic, not when their time is up."""
+        outbox = self.outbox()
+        self.broker.script = ["unsent"] * 1000
+        self.line.net.call_later(0.2, lambda: self.map.charts.clear())
+        self.assertEqual([TopicMissing], self.offsets(self.publish(outbox, b"b", seconds=600)))
 
     def test_an_unnamed_culprit_is_found(self) -> None:
         """By halving; order holds, and all others are stored."""
@@ -273,6 +292,52 @@ class Losses(OutboxCase):
             self.assertIsInstance(self.publish(outbox, b"b")[0], Position)
         self.assertEqual([b"a", b"?", b"b", b"b"], self.stored())
         self.assertEqual(3, len(self.broker.logs[0].producers))
+
+    def test_what_may_be_stored_is_never_taken_for_what_follows(self) -> None:
+        """A batch that was stored without an answer, and whose next try is refused for good, is a timeout; what comes next, as many records, is
+        stored and told its own place. Under the same producer id and sequence a broker would answer for the first batch and store nothing."""
+        for refusal in (errors.TopicAuthorizationFailedError, errors.UnknownError, errors.InvalidRecordError, errors.OutOfOrderSequenceNumberError):
+            self.broker = Broker()
+            outbox = self.outbox()
+            self.broker.script = ["lost", refusal]
+            self.assertEqual([StorageTimeout], self.offsets(self.publish(outbox, b"?")), refusal)
+            self.assertEqual([1], self.offsets(self.publish(outbox, b"b")), refusal)
+            self.assertEqual([b"?", b"b"], self.stored())
+
+    def test_errors_that_leave_it_open_are_timeouts(self) -> None:
+        """UNKNOWN_SERVER_ERROR, a failing disk, and a leader that is deposed while it waits for its replicas: the records may be in the log."""
+        for error in (errors.UnknownError, errors.KafkaStorageError, errors.NotLeaderForPartitionError):
+            outbox = self.outbox()
+            self.broker.script = [error] * 1000
+            self.assertEqual([StorageTimeout], self.offsets(self.publish(outbox, b"?", seconds=0.5)), error)
+            self.broker.script = []
+            self.assertIsInstance(self.publish(outbox, b"b")[0], Position)
+
+    def test_what_nobody_foresaw_is_answered(self) -> None:
+        """An exception that is not the driver's, from a request: it may have been sent; tried again, and not without a pause."""
+        outbox = self.outbox()
+        produce, tries = self.broker.produce, [0]
+
+        def broken(request: Any) -> Any:
+            tries[0] += 1
+            raise OSError("unforeseen")
+
+        self.broker.produce = broken  # type: ignore[method-assign]
+        self.assertEqual([StorageTimeout], self.offsets(self.publish(outbox, b"?", seconds=1)))
+        self.assertLess(tries[0], 20)
+        self.broker.produce = produce  # type: ignore[method-assign]
+        self.assertEqual([0], self.offsets(self.publish(outbox, b"b")))
+
+    def test_lanes_of_topics_that_are_gone_are_forgotten(self) -> None:
+        """And when the topic is back its records are stored, not taken for a repetition of those that the lane before sent."""
+        outbox = self.outbox()
+        self.publish(outbox, b"a", b"b")
+        charts = dict(self.map.charts)
+        self.map.charts.clear()
+        self.until(lambda: not outbox.lanes)
+        self.map.charts.update(charts)
+        self.assertEqual([2, 3], self.offsets(self.publish(outbox, b"c", b"d")))
+        self.assertEqual([b"a", b"b", b"c", b"d"], self.stored())
 
     def test_without_a_sequence_nothing_is_sent_twice(self) -> None:
         """acks 1: no answer is a timeout at once; never sent is tried again."""

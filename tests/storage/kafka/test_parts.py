@@ -1,19 +1,27 @@
 """Small parts: sessions, requests cut to size, the mailbox, errors."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from kafka import errors
+from kafka.future import Future
+from kafka.net.selector import NetworkSelector
+from kafka.protocol.consumer import OffsetCommitRequest
+from kafka.protocol.metadata import MetadataRequest
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.errors import BadBody, InUse, StorageTimeout, StorageUnavailable, TopicMissing
 from psubd.model import Commit, TopicPartition
 from psubd.storage.kafka import faults
-from psubd.storage.kafka.atlas import Chart, befallen, stored_topic, uid
-from psubd.storage.kafka.groups import OURS, REQUEST_BYTES, check_ours, parts
-from psubd.storage.kafka.tail import Reader, Session
+from psubd.storage.kafka.atlas import Atlas, Chart, befallen, stored_topic, uid
+from psubd.storage.kafka.groups import OURS, REQUEST_BYTES, Groups, check_ours, parts
+from psubd.storage.kafka.line import Line
+from psubd.storage.kafka.settings import KafkaSettings
+from psubd.storage.kafka.tail import Reader, Round, Session, Tail
 from psubd.storage.kafka.threads import Mailbox
 
 
@@ -185,3 +193,131 @@ class Faults(SynchronousTestCase):
         told = faults.unavailable(errors.KafkaConnectionError("10.0.0.1:9092 user secret refused")).detail
         self.assertNotIn("secret", told)
         self.assertNotIn("10.0.0.1", told)
+
+
+class LineOf:
+    """A `Line` whose thread is the test's. ``answer`` gives what a request is answered with, or raises."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.net = NetworkSelector(slow_task_threshold_secs=0)
+        self.answer = answer
+        self.timeout_ms = 1_000.0
+        self.asked: list[Any] = []
+
+    def spawn(self, work: Any) -> Future:
+        return self.net.call_soon_with_future(work)
+
+    def submit(self, work: Any, *given: Any) -> Future:
+        return self.net.call_soon_with_future(work, *given)
+
+    async def ask(self, request: Any, node: int | None = None, place: int = 0, timeout_ms: float | None = None) -> Any:
+        await self.net.sleep(0.001)
+        self.asked.append(request)
+        return self.answer(request)
+
+    async def persist(self, deadline: float, attempt: Any, *, again: Any) -> Any:
+        return await Line.persist(self, deadline, attempt, again=again)  # type: ignore[arg-type]
+
+    def until(self, test: SynchronousTestCase, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds():
+            test.assertLess(time.monotonic(), deadline, "never came")
+            self.net.poll(timeout_ms=10)
+
+    def result(self, test: SynchronousTestCase, work: Any) -> Any:
+        """What the coroutine returns, or raises."""
+        future = self.spawn(work)
+        self.until(test, lambda: bool(future.is_done))
+        if future.exception is not None:
+            raise future.exception
+        return future.value
+
+
+class Rights(SynchronousTestCase):
+    """Topics that Kafka does not let psubd look at."""
+
+    def answer(self, request: Any) -> Any:
+        if isinstance(request, MetadataRequest):
+            return SimpleNamespace(topics=[self.metadata(topic.name) for topic in request.topics])
+        return SimpleNamespace(results=[self.described(each.resource_name) for each in request.resources])
+
+    def metadata(self, name: str) -> Any:
+        code = errors.TopicAuthorizationFailedError.errno if name == "denied" else 0
+        partition = SimpleNamespace(partition_index=0, leader_id=self.leader, replica_nodes=[1])
+        return SimpleNamespace(name=name, error_code=code, topic_id=uuid.UUID(int=7), partitions=[] if code else [partition])
+
+    def described(self, name: str) -> Any:
+        code = errors.TopicAuthorizationFailedError.errno if name == "closed" else 0
+        return SimpleNamespace(resource_name=name, error_code=code, error_message=None, configs=[])
+
+    def test_one_topic_that_is_denied_is_no_others_trouble(self) -> None:
+        """Who asks for it is told why; the others are there, and their leaders are followed, though it is looked at with them."""
+        self.leader = 1
+        line = LineOf(self.answer)
+        self.addCleanup(line.net.close)
+        atlas = Atlas(line, KafkaSettings(metadata_interval_ms=1), lambda topic, change: None, lambda: None)  # type: ignore[arg-type]
+        for name in ("denied", "closed"):
+            with self.assertRaises(errors.TopicAuthorizationFailedError):
+                line.result(self, atlas.fresh([name]))
+        self.assertEqual(["open"], list(line.result(self, atlas.fresh(["open"]))))
+        line.spawn(atlas.watch())
+        line.until(self, lambda: atlas.trouble is None)
+        self.leader = 2
+        line.until(self, lambda: atlas.leader("open", 0) == 2)
+
+
+class Errors(SynchronousTestCase):
+    """A partition whose fetches are answered with an error, at once, as brokers do."""
+
+    def test_a_partition_that_fails_is_not_asked_without_a_pause(self) -> None:
+        """It leaves the fetch, and is tried again after a pause; when the error is gone what comes is heard."""
+        stored = stored_topic("t", "uid", 2, 1, {})
+        chart = Chart(stored, uuid.UUID(int=7), (1, 1))
+        atlas = SimpleNamespace(charts={"t": chart}, leader=lambda topic, partition: 1, kick=lambda: None)
+        heard: list[Round] = []
+        self.broken: type[errors.KafkaError] = errors.NoError
+        for error in (errors.TopicAuthorizationFailedError, errors.NotLeaderForPartitionError, errors.UnknownTopicIdError):
+            line = LineOf(lambda request: self.fetched(request))
+            tail = Tail(line, atlas, KafkaSettings(), heard.append)  # type: ignore[arg-type]
+            self.broken = error
+            line.net.call_soon_threadsafe(lambda tail=tail: tail.join("t", 0, 5))
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                line.net.poll(timeout_ms=10)
+            self.assertLess(len(line.asked), 30, error)
+            self.assertGreater(len(line.asked), 2, error)
+            self.assertEqual([], heard)
+            self.broken = errors.NoError
+            line.until(self, lambda: bool(heard))
+            heard.clear()
+            tail.stop()
+            line.net.close()
+
+    def fetched(self, request: Any) -> Any:
+        part = SimpleNamespace(
+            partition_index=0, error_code=self.broken.errno, records=None, aborted_transactions=None, log_start_offset=0, last_stable_offset=5
+        )
+        topics = [SimpleNamespace(topic_id=uuid.UUID(int=7), topic="", partitions=[part])]
+        return SimpleNamespace(error_code=0, session_id=0, responses=topics)
+
+
+class LostCommits(SynchronousTestCase):
+    """Commits that may have been made."""
+
+    def test_a_lost_try_is_not_forgotten(self) -> None:
+        """The first try has no answer, the later ones find no coordinator: a timeout, not unavailable, which says that it was surely not made."""
+        line = LineOf(self.answer)
+        self.asked = line.asked
+        self.addCleanup(line.net.close)
+        groups, place = Groups(line), TopicPartition("t", 0)  # type: ignore[arg-type]
+        groups.owned.add("g")
+        failed = line.result(self, groups.commit("g", {place: Commit(1, "psubd1;")}, time.monotonic() + 0.5))
+        self.assertIsInstance(failed[place], StorageTimeout)
+        self.assertGreater(len(line.asked), 3)
+
+    def answer(self, request: Any) -> Any:
+        if isinstance(request, OffsetCommitRequest):
+            raise faults.Lost("no answer")
+        if any(isinstance(each, OffsetCommitRequest) for each in self.asked):
+            raise faults.Unsent("away")
+        return SimpleNamespace(API_VERSION=4, coordinators=[SimpleNamespace(error_code=0, node_id=1)])

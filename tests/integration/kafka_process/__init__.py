@@ -1,0 +1,1 @@
+"""The real daemon on a real Kafka, over real HTTP."""
