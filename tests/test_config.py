@@ -22,8 +22,8 @@ from psubd import compose, config, tap
 from psubd.config import Config, Listener, Schemes, load, redact
 from psubd.errors import ConfigError
 from psubd.interfaces import IRegistryFactory, IStorageFactory
-from psubd.storage.memory import MemorySettings
 from psubd.storage.kafka.settings import KafkaSettings
+from psubd.storage.memory import MemorySettings
 from psubd.storage.sqlite.settings import SqliteSettings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,11 +14,8 @@ TIMEOUT_S = 1.2
 PATIENCE = 8
 
 
-class AwayTests(KafkaProcessCase):
+class AwayCase(KafkaProcessCase):
     settings = {"storage_timeout_ms": int(TIMEOUT_S * 1000), "request_timeout_ms": 500}
-
-    def a_cluster(self) -> Cluster:
-        return self.own_cluster()
 
     def timed(self, client: Client, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
         """The answer, which must not have taken much longer than the storage may take."""
@@ -33,6 +30,16 @@ class AwayTests(KafkaProcessCase):
         super().setUp()
         self.times: list[tuple[str, float]] = []
 
+    def kill(self) -> None:
+        """kill -9 of all there is; whatever comes of the test, others find it running."""
+
+        def leave() -> None:
+            if not self.cluster.nodes[1].running:
+                self.cluster.restart(1)
+
+        self.addCleanup(leave)
+        self.cluster.kill(1)
+
     def ready(self, daemon: Daemon) -> bool:
         """What `/ready` says, on both ports."""
         told = {client.request("GET", "/ready").status for client in (daemon.manager(), daemon.data())}
@@ -44,18 +51,25 @@ class AwayTests(KafkaProcessCase):
         if reply.status == 503:
             self.assertIn("retry-after", reply.headers)
 
+    def works(self, daemon: Daemon, tenant: Tenant) -> None:
+        value = f"{time.monotonic()}"
+        self.assertEqual(daemon.data(**tenant.publish).request("POST", f"/v1/pub/{self.orders}", value.encode()).status, 200)
+        reply = daemon.data(**tenant.subscribe).request("GET", "/v1/sub?timeout=10000")
+        self.assertEqual([message["value"] for message in reply.json["messages"]], [value])
+
+
+class AwayTests(AwayCase):
     def test_down_and_back(self) -> None:
         """Killed under load: publishes that may have been sent are 504, later ones 503; polls and replays are not answered as if nothing were there;
         /ready is 503, and the status says why. Back, all works, with the same daemon: what was acknowledged is there, what was refused is not, and
         the group goes on where it was."""
-        self.cluster.start()
         daemon = self.kafka_daemon().start()
         tenant = self.bound(daemon, self.shop, self.orders, 3)
         publish, read, manager = daemon.data(**tenant.publish), daemon.data(**tenant.subscribe), daemon.manager()
         publishing = Publishing(daemon, tenant, self.orders, 8)
         self.until(lambda: len(publishing.stored) > 300, "three hundred")
         seen = [message["value"] for _ in range(3) for message in read.request("GET", "/v1/sub?batchSize=50").json["messages"]]
-        self.cluster.kill(1)
+        self.kill()
         self.until(lambda: len(publishing.refused) > 16, "refusals")
         self.until(lambda: not self.ready(daemon), "it is not ready")
         status = manager.request("GET", "/api/v1/status").json
@@ -94,12 +108,11 @@ class AwayTests(KafkaProcessCase):
     def test_waiting_at_the_end(self) -> None:
         """A group that waits at the end when Kafka goes: the poll that waits is told so, and those that come later never that nothing is there.
         Back, the group gets what comes."""
-        self.cluster.start()
         daemon = self.kafka_daemon().start()
         tenant = self.bound(daemon, self.shop, self.orders)
         read = daemon.data(**tenant.subscribe)
         self.assertEqual(read.request("GET", "/v1/sub?timeout=200").status, 204)
-        self.cluster.kill(1)
+        self.kill()
         self.assert_told(self.timed(read, "GET", "/v1/sub?timeout=60000"), 503)
         self.assertFalse(self.ready(daemon))
         for timeout in (0, 500, 5_000):
@@ -113,11 +126,11 @@ class AwayTests(KafkaProcessCase):
     def test_a_hang(self) -> None:
         """Kafka stops (SIGSTOP) with a publish on its way: 504, with what that means; the next ones are 503 or 504. It goes on: what was answered
         503 is not there."""
-        self.cluster.start()
         daemon = self.kafka_daemon().start()
         tenant = self.bound(daemon, self.shop, self.orders)
         publish = daemon.data(**tenant.publish)
         self.assertEqual(publish.request("POST", f"/v1/pub/{self.orders}", b"before").status, 200)
+        self.addCleanup(self.cluster.resume, 1)
         self.cluster.pause(1)
         told = self.timed(publish, "POST", f"/v1/pub/{self.orders}", b"sent")
         self.assert_told(told, 504)
@@ -131,6 +144,27 @@ class AwayTests(KafkaProcessCase):
         self.assertEqual((values[0], values[-1]), ("before", "after"))
         self.assertEqual(set(refused) & set(values), set())
         print(f"\nhang of all: {self.times}")
+
+    def test_start_again_with_kafka_away(self) -> None:
+        """The same of a daemon whose registry has topics and groups: publishes and polls are 503, and work when Kafka is back."""
+        daemon = self.kafka_daemon().start()
+        shop = self.bound(daemon, self.shop, self.orders, 2)
+        self.works(daemon, shop)
+        daemon.stop()
+        self.kill()
+        daemon.start()
+        self.assert_told(self.timed(daemon.data(**shop.publish), "POST", f"/v1/pub/{self.orders}", b"x"), 503)
+        self.assert_told(self.timed(daemon.data(**shop.subscribe), "GET", "/v1/sub?timeout=1000"), 503)
+        self.cluster.restart(1)
+        self.until(lambda: self.ready(daemon), "it is ready")
+        self.works(daemon, shop)
+        self.assertNotIn("Traceback", daemon.output())
+        print(f"\nstart again: {self.times}")
+
+
+class NeverThereTests(AwayCase):
+    def a_cluster(self) -> Cluster:
+        return self.own_cluster()
 
     def test_start_with_kafka_away(self) -> None:
         """It starts, and says on /ready and in the status that Kafka is away; what needs Kafka is 503, what does not works; when Kafka comes, all
@@ -147,19 +181,6 @@ class AwayTests(KafkaProcessCase):
         make_topic(manager, self.orders, self.shop, partitions=2)
         bind(manager, self.shop, self.orders, pub=True, sub=True, start="earliest")
         self.works(daemon, shop)
-        daemon.stop()
-        self.cluster.kill(1)
-        daemon.start()
-        self.assert_told(self.timed(daemon.data(**shop.publish), "POST", f"/v1/pub/{self.orders}", b"x"), 503)
-        self.assert_told(self.timed(daemon.data(**shop.subscribe), "GET", "/v1/sub?timeout=1000"), 503)
-        self.cluster.restart(1)
-        self.until(lambda: self.ready(daemon), "it is ready")
-        self.works(daemon, shop)
         self.assertNotIn("Traceback", daemon.output())
         print(f"\nstart without Kafka: ready {came:.2f} s after Kafka was there; {self.times}")
-
-    def works(self, daemon: Daemon, tenant: Tenant) -> None:
-        value = f"{time.monotonic()}"
-        self.assertEqual(daemon.data(**tenant.publish).request("POST", f"/v1/pub/{self.orders}", value.encode()).status, 200)
-        reply = daemon.data(**tenant.subscribe).request("GET", "/v1/sub?timeout=10000")
-        self.assertEqual([message["value"] for message in reply.json["messages"]], [value])
+        daemon.stop()

@@ -34,7 +34,7 @@ class ExchangeTests(KafkaProcessCase):
         """With key, headers, and the producer's timestamp; a poll that waits gets it."""
         with self.kafka_daemon() as daemon:
             tenant = self.bound(daemon, self.shop, self.orders)
-            reading = Reading(daemon, tenant, "timeout=3000")
+            reading = Reading(daemon, tenant, "timeout=1000")
             begun = time.time_ns() // 1_000_000
             self.cluster.console_producer(self.orders, ["h1:v1,h2:v2\tk\tvalue €"], *KEYED, "--reader-property", "parse.headers=true")
             self.until(lambda: reading.messages, "the message")
@@ -79,7 +79,7 @@ class GrowthTests(KafkaProcessCase):
             publishing.stop()
             got = reading.stop()
             self.assert_kept(publishing, got)
-            rest = [message for messages in drained(late, "group=late&batchSize=500&timeout=1500", 4) for message in messages]
+            rest = [message for messages in drained(late, "group=late&batchSize=500&timeout=1000") for message in messages]
             self.assert_kept(publishing, begun + rest)
             print(f"\ngrown: used after {used:.2f} s, read after {read:.2f} s; {publishing}")
 
