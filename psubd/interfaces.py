@@ -412,8 +412,8 @@ class IStorage(Interface):
         log's start: from its start; past its end: an empty slice with the bounds. Fails with TopicMissing (also for the partition)."""
 
     def watch(topic: str, partition: int, offset: int) -> "Deferred[None]":
-        """Fires when a record at ``offset`` or later may be there to read, at once where one is; also when the topic went away or grew.
-        Cancel to withdraw it. Cheap: tens of thousands may wait."""
+        """Fires when a record at ``offset`` or later may be there to read, at once where one is; also when the topic went away or grew, and when
+        the storage is cut off from it, so that who waits finds that out by reading. Cancel to withdraw it. Cheap: tens of thousands may wait."""
 
     def bounds(topic: str) -> "Deferred[dict[int, Bounds]]":
         """First and end offset of every partition. Fails with TopicMissing."""
