@@ -124,6 +124,14 @@ def free_port() -> int:
         return port
 
 
+def state(task: Path) -> str:
+    """A thread's state (proc(5)): ``T`` where it is stopped, and where it has ended meanwhile."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "T"
+
+
 class Node:
     """One Kafka process: a broker, a controller, or both. ``settings`` is its whole ``server.properties``."""
 
@@ -150,6 +158,15 @@ class Node:
     def send(self, what: signal.Signals) -> None:
         assert self.process is not None, "not started"
         self.process.send_signal(what)
+
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until it holds: it reaches a process's threads one after another, and the last of them may still answer."""
+        self.send(signal.SIGSTOP)
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        deadline = time.monotonic() + 10
+        while any(state(task) != "T" for task in tasks.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def end(self, what: signal.Signals = signal.SIGKILL) -> None:
         """Send the signal and wait for the process to be gone."""
@@ -231,7 +248,7 @@ class Cluster:
 
     def pause(self, broker: int) -> None:
         """SIGSTOP: connections stand, nothing answers."""
-        self.nodes[broker].send(signal.SIGSTOP)
+        self.nodes[broker].freeze()
 
     def resume(self, broker: int) -> None:
         self.nodes[broker].send(signal.SIGCONT)
