@@ -19,7 +19,6 @@ from psubd.storage.kafka.settings import KafkaSettings
 
 EARLIEST, LATEST = -2, -1
 NO_SESSION = -1
-NO_ID = uuid.UUID(int=0)
 NONE_FOUND = -1
 
 

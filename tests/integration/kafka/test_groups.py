@@ -54,11 +54,8 @@ class Groups(KafkaCase):
         self.assertEqual({place: Commit(1, OURS)}, self.wait(other.committed(group)))
         self.assertEqual({}, self.wait(other.commit(group, {place: Commit(2, OURS)})))
 
-    def test_a_group_with_members_is_in_use(self) -> None:
-        """A consumer that joined the group: commits are InUse while it is there, also where psubd had the group before; they pass when it left."""
-        topic, group = self.topic(), self.name()
-        place = TopicPartition(topic, 0)
-        self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(1, OURS)})))
+    def member(self, group: str, topic: str) -> KafkaConsumer:
+        """A consumer that has joined the group, and has its partitions."""
         consumer = self.consumer(group)
         consumer.subscribe([topic])
         for _ in range(100):
@@ -66,6 +63,14 @@ class Groups(KafkaCase):
             if consumer.assignment():
                 break
         self.assertTrue(consumer.assignment())
+        return consumer
+
+    def test_a_group_with_members_is_in_use(self) -> None:
+        """A consumer that joined the group: commits are InUse while it is there, also where psubd had the group before; they pass when it left."""
+        topic, group = self.topic(), self.name()
+        place = TopicPartition(topic, 0)
+        self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(1, OURS)})))
+        consumer = self.member(group, topic)
         self.assertIsInstance(self.wait(self.storage.commit(group, {place: Commit(2, OURS)}))[place], InUse)
         consumer.close()
         self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(3, OURS)})))
@@ -76,12 +81,7 @@ class Groups(KafkaCase):
         topic, group = self.topic(), self.name()
         place = TopicPartition(topic, 0)
         self.assertEqual({}, self.wait(self.storage.commit(group, {place: Commit(1, OURS)})))
-        consumer = self.consumer(group)
-        consumer.subscribe([topic])
-        for _ in range(100):
-            consumer.poll(50)
-            if consumer.assignment():
-                break
+        consumer = self.member(group, topic)
         self.assertIsInstance(self.wait(self.storage.commit(group, {place: Commit(2, OURS)}))[place], InUse)
         consumer.commit({Place(topic, 0): OffsetAndMetadata(7, "theirs", -1)})
         consumer.close()
