@@ -36,7 +36,8 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Payload bytes: value, key and headers."""
-        return len(self.value or b"") + len(self.key or b"") + sum(len(name) + len(value or b"") for name, value in self.headers)
+        size = len(self.value or b"") + len(self.key or b"")
+        return size + sum(len(name) + len(value or b"") for name, value in self.headers) if self.headers else size
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -60,7 +61,8 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Payload bytes: value, key and headers."""
-        return len(self.value or b"") + len(self.key or b"") + sum(len(name) + len(value or b"") for name, value in self.headers)
+        size = len(self.value or b"") + len(self.key or b"")
+        return size + sum(len(name) + len(value or b"") for name, value in self.headers) if self.headers else size
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -69,20 +71,24 @@ class Slice(msgspec.Struct, frozen=True):
     ``messages`` rise in offset. ``next_offset`` is where the next read goes on: past the last message *and* past any gap behind it
     (compaction, transaction markers), so that a reader which follows it never waits for an offset that will not come. It is equal to the
     offset that was asked for where nothing is there yet. ``first`` and ``end`` are the log's bounds at that moment: the first offset that is
-    still there, and the offset that the next committed record gets.
+    still there, and the offset that the next committed record gets. ``log_epoch`` is that of the last record before ``next_offset``, where the
+    storage numbers the terms of its leaders (Kafka's leader epoch): with it a log that was cut can be told (`IStorage.log_ends`). -1: it does not.
     """
 
     messages: tuple[Message, ...]
     next_offset: int
     first: int
     end: int
+    log_epoch: int = -1
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """The log's bounds of one partition: the first offset that is still there, and the offset of the next committed record."""
+    """The log's bounds of one partition: the first offset that is still there, and the offset of the next committed record. ``log_epoch``: as in
+    `Slice`, of what lies before ``end``."""
 
     first: int
     end: int
+    log_epoch: int = -1
 
 
 class TopicPartition(msgspec.Struct, frozen=True, order=True):
@@ -96,10 +102,12 @@ class Commit(msgspec.Struct, frozen=True):
     :ivar offset: the first offset that is not done.
     :ivar metadata: at most `StorageLimits.max_metadata` characters of ASCII; only psubd's `delivery` room reads it. A commit that psubd did
         not write is recognised by its metadata.
+    :ivar log_epoch: of the log up to which was read (`Slice.log_epoch`); -1: not known.
     """
 
     offset: int
     metadata: str = ""
+    log_epoch: int = -1
 
 
 class StoredTopic(msgspec.Struct, frozen=True):
@@ -358,13 +366,36 @@ class Delivery(msgspec.Struct, frozen=True):
     """What a poll got.
 
     :ivar settle: to be called once with how many of ``messages``, from the front, were wholly handed to the operating system on a connection
-        that still stood. In auto mode those are done; the others go back to the front of the group, no attempt counted. A replay's does nothing.
+        that still stood. Messages in auto mode are done when that is all of them, else they go back to the front of the group, no attempt
+        counted. In explicit mode each that was handed over keeps its lease, the others go back likewise. A replay's does nothing.
     :ivar next: a replay's place to go on: offset by partition.
     """
 
     messages: tuple[Delivered, ...]
     settle: Callable[[int], None]
     next: dict[int, int] | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of tokens that were shown. ``count``: those that took effect; ``lost``: the others, as they were sent, in their order."""
+
+    count: int
+    lost: tuple[str, ...] = ()
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A message of a dead-letter topic that was not redriven, and why."""
+
+    partition: int
+    offset: int
+    why: str
+
+
+class Redriven(msgspec.Struct, frozen=True):
+    """What a redrive did: how many letters it moved, and which it left."""
+
+    moved: int
+    left: tuple[Left, ...] = ()
 
 
 class GroupItem(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from psubd.delivery.cursor import MAX_OFFSET, MAX_SPAN, Cursor, CursorTooLong, decode, encode, fits, room
+from psubd.delivery.cursor import MAX_OFFSET, MAX_SPAN, MOST_ATTEMPTS, Cursor, CursorTooLong, decode, encode, fits, room
 from psubd.model import Commit
 
 serials = st.integers(0, 2**63 - 1)
@@ -31,9 +31,23 @@ def done_past(draw, offset, steps=NEAR):
 
 
 @st.composite
+def attempts_from(draw, offset):
+    """Counts of messages that are not done."""
+    attempts = []
+    for gap, count in draw(st.lists(st.tuples(st.integers(0, 5000), st.integers(2, MOST_ATTEMPTS)), max_size=30)):
+        if offset + gap > MAX_OFFSET:
+            break
+        attempts.append((offset + gap, count))
+        offset += gap + 1
+    return tuple(attempts)
+
+
+@st.composite
 def cursors(draw, steps=NEAR):
     offset = draw(st.one_of(st.integers(0, 1000), st.integers(0, MAX_OFFSET)))
-    return Cursor(draw(st.text(max_size=40)), draw(st.text(max_size=20)), draw(serials), draw(serials), offset, draw(done_past(offset, steps)))
+    uid, mark = draw(st.text(max_size=40)), draw(st.text(max_size=20))
+    done, attempts = draw(done_past(offset, steps)), draw(attempts_from(offset))
+    return Cursor(uid, mark, draw(serials), draw(serials), offset, done, draw(serials), attempts)
 
 
 class EncodeTests(SynchronousTestCase):
@@ -60,20 +74,40 @@ class EncodeTests(SynchronousTestCase):
             commit = encode(cursor, limit)
         except CursorTooLong as refused:
             self.assertIn(f"{limit} fit", str(refused))
-            self.assertGreater(len(encode(cursor, 1_000_000).metadata), limit)
+            self.assertGreater(len(encode(cursor._replace(attempts=()), 1_000_000).metadata), limit)
         else:
             self.assertLessEqual(len(commit.metadata), limit)
+            found = decode(commit)
+            self.assertEqual(found._replace(attempts=()), cursor._replace(attempts=()))
+            self.assertEqual(found.attempts, cursor.attempts[: len(found.attempts)])
+
+    def test_attempts_take_what_is_left(self):
+        """Attempts never push out what is done: those that find no room are left out, from the end."""
+        cursor = Cursor("u", "m", 0, 0, 10, ((12, 13),), 3, ((10, 2), (11, 10), (15, 3), (900, 2)))
+        whole = encode(cursor).metadata
+        self.assertEqual(whole, "psubd2;u;m;0;0;3;r;2;0,2.1,a.4,3.375,2")
+        bare = len(whole) - len("0,2.1,a.4,3.375,2")
+        kept = [len(decode(encode(cursor, limit)).attempts) for limit in range(bare, len(whole) + 1)]
+        self.assertEqual(kept, [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4])
+        with self.assertRaises(CursorTooLong):
+            encode(cursor, bare - 1)
+
+    def test_attempts_that_cannot_be(self):
+        """Attempts out of order, before the offset, or below two are refused."""
+        for attempts in [((4, 2),), ((9, 2), (9, 2)), ((9, 2), (8, 2)), ((9, 1),), ((9, MOST_ATTEMPTS + 1),), ((MAX_OFFSET + 1, 2),)]:
+            with self.assertRaises(ValueError, msg=attempts):
+                encode(Cursor("u", "m", 0, 0, 5, (), 0, attempts))
 
     def test_the_shorter_form(self):
         """Few long runs are written as ranges, a dense pattern as a bitmap: never the longer one."""
         sparse = encode(Cursor("uid", "mark", 0, 1, 10, ((11, 5000), (6000, 7000))))
-        self.assertTrue(sparse.metadata.endswith(";r;1,137d.3e8,3e8"), sparse.metadata)
+        self.assertTrue(sparse.metadata.endswith(";r;1,137d.3e8,3e8;"), sparse.metadata)
         dense = tuple((at, at + 1) for at in range(12, 4000, 2))
         self.assertIn(";b;", encode(Cursor("uid", "mark", 0, 1, 10, dense)).metadata)
 
     def test_nothing_past_the_offset(self):
         """A plain place is short and can be read by a person."""
-        self.assertEqual(encode(Cursor("u1", "m1", 7, 2, 41)), Commit(41, "psubd1;u1;m1;7;2;-;"))
+        self.assertEqual(encode(Cursor("u1", "m1", 7, 2, 41)), Commit(41, "psubd2;u1;m1;7;2;0;-;;"))
 
     def test_a_cursor_that_cannot_be(self):
         """Ranges out of order, touching, empty or at the offset itself are refused."""
@@ -85,18 +119,28 @@ class EncodeTests(SynchronousTestCase):
 class DecodeTests(SynchronousTestCase):
     def test_not_ours(self):
         """A commit that psubd did not write, or in another format, is nobody's place."""
-        foreign = ["", "psubd2;u;m;0;0;-;", "psubd1;u;m;0;0;-", "psubd1;u;m;-1;0;-;", "psubd1;u;m;0;0;-;x", "psubd1;u;m;0;0;q;", "psubd1;u;m;01;0;-;"]
-        foreign += ["psubd1;u;m;0;0;r;", "psubd1;u;m;0;0;r;0,1", "psubd1;u;m;0;0;r;1,0", "psubd1;u;m;0;0;r;1_0", "psubd1;u;m;0;0;b;####", '{"a": 1}']
-        foreign += ["psubd1;u;m;0;0;r;fffffffffffffff,ffffffffffffffff", "psubd1;u;m;\u0663;0;-;", "psubd1;u;m;0;0;b;AAAA"]
+        head = "psubd2;u;m;0;0;0;"
+        foreign = [
+            "",
+            "psubd3;u;m;0;0;0;-;;",
+            "psubd1;u;m;0;0;-;",
+            "psubd2;u;m;0;0;0;-;",
+            "psubd2;u;m;-1;0;0;-;;",
+            "psubd2;u;m;01;0;0;-;;",
+            '{"a": 1}',
+        ]
+        foreign += [head + tail for tail in ("-;x;", "q;;", "r;;", "r;0,1;", "r;1,0;", "r;1_0;", "b;####;", "b;AAAA;")]
+        foreign += [head + "r;fffffffffffffff,ffffffffffffffff;", "psubd2;u;m;\u0663;0;0;-;;", "psubd2;u;m;0;0;x;-;;"]
+        foreign += [head + "-;;" + tail for tail in ("1", "1,", "1,1", "1,2.", "1,2.0,2", "1,2,3", "g,2", "fffffffffffffff,2.fffffffffffffff0,2")]
         for metadata in foreign:
             self.assertIsNone(decode(Commit(3, metadata)), metadata)
-        self.assertIsNone(decode(Commit(-1, "psubd1;u;m;0;0;-;")))
+        self.assertIsNone(decode(Commit(-1, "psubd2;u;m;0;0;0;-;;")))
 
     def test_a_bomb(self):
         """A bitmap that swells past the widest that psubd writes is refused before it takes the memory."""
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         bomb = base64.b64encode(deflate.compress(b"\xff" * (MAX_SPAN * 4)) + deflate.flush()).decode()
-        self.assertIsNone(decode(Commit(0, f"psubd1;u;m;0;0;b;{bomb}")))
+        self.assertIsNone(decode(Commit(0, f"psubd2;u;m;0;0;0;b;{bomb};")))
 
     def test_the_widest_bitmap(self):
         """The widest span that is written as a bitmap is read too."""
@@ -105,11 +149,11 @@ class DecodeTests(SynchronousTestCase):
         self.assertIn(";b;", commit.metadata)
         self.assertEqual(decode(commit).done, done)
 
-    @given(st.text(alphabet="psubd1;rb-,.0123456789abcdefAZ=+/", max_size=60))
+    @given(st.text(alphabet="psubd2;rb-,.0123456789abcdefAZ=+/", max_size=60))
     @settings(max_examples=500, deadline=None)
     def test_never_raises(self, text):
         """Whatever stands there, reading it answers a cursor or None."""
-        for metadata in (text, "psubd1;u;m;0;0;r;" + text, "psubd1;u;m;0;0;b;" + text):
+        for metadata in (text, f"psubd2;u;m;0;0;0;r;{text};", f"psubd2;u;m;0;0;0;b;{text};", f"psubd2;u;m;0;0;0;-;;{text}"):
             found = decode(Commit(9, metadata))
             self.assertTrue(found is None or found.offset == 9)
 
@@ -124,7 +168,7 @@ class FitsTests(SynchronousTestCase):
         for _ in range(20):
             undone = [at for at in range(1, span) if dice.random() < 0.5]
             done = tuple((a + 1, b) for a, b in itertools.pairwise(undone) if b > a + 1)
-            metadata = encode(Cursor("u" * 22, "m" * 11, 2**63 - 1, 2**63 - 1, 0, done), 4096).metadata
+            metadata = encode(Cursor("u" * 22, "m" * 11, 2**63 - 1, 2**63 - 1, 0, done, 2**63 - 1), 4096).metadata
             self.assertLessEqual(len(metadata), 4096)
 
     def test_the_bound_is_safe_for_ranges(self):
@@ -136,4 +180,4 @@ class FitsTests(SynchronousTestCase):
             self.assertGreater(count, 100)
             step = span // count
             done = tuple((at * step + 2, (at + 1) * step) for at in range(count))
-            self.assertLessEqual(len(encode(Cursor("u" * 22, "m" * 11, 2**63 - 1, 2**63 - 1, 0, done), 4096).metadata), 4096)
+            self.assertLessEqual(len(encode(Cursor("u" * 22, "m" * 11, 2**63 - 1, 2**63 - 1, 0, done, 2**63 - 1), 4096).metadata), 4096)
