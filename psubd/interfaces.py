@@ -34,6 +34,7 @@ from psubd.model import (
     Poll,
     Position,
     Record,
+    Redriven,
     Replay,
     ResetTo,
     Role,
@@ -44,6 +45,7 @@ from psubd.model import (
     Topic,
     TopicPartition,
     TopicSpec,
+    Verdict,
 )
 
 # --- time -----------------------------------------------------------------------------------------------------------------------
@@ -205,6 +207,21 @@ class ISubscriber(Interface):
     def replay(grant: Grant, ask: Replay) -> "Deferred[Delivery]":
         """Read from a place, without any group. Cancelling withdraws the ask. Fails with OffsetOutOfRange past the end."""
 
+    def ack(grant: Grant, tokens: Sequence[str]) -> "Deferred[Verdict]":
+        """The messages of these leases are done. Takes effect when it fires; it is in the storage within the commit interval. A message that is
+        done already counts; so does a lease that lapsed, or went with its node, as long as its message was not leased again.
+
+        Each token is judged alone: one that was leased again, is forged, another application's, reset or revoked is in `Verdict.lost`. Fails with
+        StorageUnavailable, StorageTimeout or OwnershipInDoubt where a group's standing cannot be told now: what took effect stays, and the
+        call may be repeated."""
+
+    def nack(grant: Grant, tokens: Sequence[str], delay_ms: int, dead: bool) -> "Deferred[Verdict]":
+        """Back to the group, after ``delay_ms`` or the binding's backoff, whichever is longer; ``dead``: to the dead-letter topic at once, and it
+        fires after that was tried. Only leases that stand; otherwise as `ack`. Fails with NoDeadLetter, and changes nothing then."""
+
+    def extend(grant: Grant, tokens: Sequence[str], ack_timeout_ms: int) -> "Deferred[Verdict]":
+        """The leases last so long from now on. Only leases that stand; otherwise as `ack`."""
+
     def groups(application: str | None) -> "Deferred[list[GroupView]]":
         """All groups of the application (None: of everybody), by name, with the state of each partition."""
 
@@ -224,6 +241,27 @@ class ISubscriber(Interface):
     def listen(told: Callable[[str], None]) -> Callable[[], None]:
         """Call ``told`` with a line for each thing that an operator should know of a group and that nobody did to it, its kind first:
         ``group.places_missing shop orders partitions 3-5: ...``, ``group.contested shop ...``, ``group.regained shop``. Returns what ends it."""
+
+
+class IRedriver(Interface):
+    """Dead letters back to where they came from."""
+
+    def redrive(group: str, topic: str, limit: int, actor: str) -> "Deferred[Redriven]":
+        """Publish up to ``limit`` letters of ``group`` (full name) that lie in the dead-letter topic ``topic`` to their origin again, for that group
+        only. A letter is moved once; what was moved is kept in the registry. Only sealed letters, and only to an origin whose binding names
+        ``topic``: the others are left and told.
+
+        Fails with NotFound (no such group), TopicMissing, StorageUnavailable, StorageTimeout, RegistryUnavailable; what was moved before stays."""
+
+
+class ICarryover(Interface):
+    """What a node leaves for its own next start: leases outlive a restart on SIGTERM, and no other end of the process."""
+
+    def keep(data: bytes) -> None:
+        """Keep it durably. :raises OSError:"""
+
+    def take() -> bytes | None:
+        """What was kept, this once: a crash after it finds nothing. None: nothing was."""
 
 
 class IRegistrar(Interface):
@@ -309,7 +347,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 class ISnapshot(Interface):
     """The whole tree in memory, as of one serial. Paths: ``/applications/<id>``, ``/topics/<id>``, ``/bindings/<application>``,
-    ``/tokens/<name>``, ``/groups/<full name>``, ``/secrets/<name>``; a path has at most 1 MiB of data (ZooKeeper's limit)."""
+    ``/tokens/<name>``, ``/groups/<full name>``, ``/redrives/<full name>``, ``/secrets/<name>``; a path has at most 1 MiB of data (ZooKeeper's
+    limit)."""
 
     serial: int = Attribute("Serial of the last change that it holds; 0: none.")
 
@@ -420,6 +459,10 @@ class IStorage(Interface):
 
     def offset_at(topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
         """For every partition the first offset whose record's timestamp is ``timestamp`` (ms) or later; its end where there is none."""
+
+    def log_ends(topic: str, epochs: Mapping[int, int]) -> "Deferred[dict[int, int]]":
+        """By partition, where the log of that epoch (`Commit.log_epoch`) ended: a place past it is of records that were cut off. A partition is
+        left out where the log of that epoch was not cut, or nothing is known of it. Fails with TopicMissing, StorageUnavailable, StorageTimeout."""
 
     def commit(group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
         """Keep the group's places, durably; the failed ones with why. All that a group has to say goes in one call. InUse: somebody else has

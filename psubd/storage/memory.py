@@ -30,9 +30,13 @@ OVERHEAD = 200
 
 
 class Log:
-    """One partition. Offsets rise; compaction leaves gaps."""
+    """One partition. Offsets rise; compaction leaves gaps.
+
+    :ivar epochs: of the log: where each begins, the first one at 0. More than one only where a test cut it (`truncate`).
+    """
 
     def __init__(self) -> None:
+        self.epochs: list[int] = [0]
         self.first = self.end = 0
         self.size = 0
         self.messages: list[Message] = []
@@ -58,7 +62,26 @@ class Log:
                 following = message.offset
                 break
             taken.append(message)
-        return Slice(tuple(taken), following, self.first, self.end)
+        return Slice(tuple(taken), following, self.first, self.end, self.epoch_at(min(following, self.end)))
+
+    def bounds(self) -> Bounds:
+        return Bounds(self.first, self.end, self.epoch_at(self.end))
+
+    def epoch_at(self, following: int) -> int:
+        """Of the last record before ``following``; 0 where there is none."""
+        return max(0, bisect_left(self.epochs, following) - 1)
+
+    def end_of(self, epoch: int) -> int | None:
+        """Where the log of that epoch ended; None: it was not cut, or never was."""
+        return self.epochs[epoch + 1] if 0 <= epoch < len(self.epochs) - 1 else None
+
+    def truncate(self, end: int) -> None:
+        """Lose all from ``end`` on, as a log does whose new leader never had it. What comes next is of another epoch."""
+        kept = bisect_left(self.messages, end, key=_offset)
+        self.size -= sum(message.size for message in self.messages[kept:])
+        del self.messages[kept:]
+        self.first, self.end = min(self.first, end), end
+        self.epochs = [*(min(begin, end) for begin in self.epochs), end]
 
     def offset_at(self, timestamp: int) -> int:
         """The first offset of a record that is as new, else the end."""
@@ -177,10 +200,15 @@ class MemoryStorage:
         return self._watches.wait(topic, partition, offset)
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
-        return self._answer(lambda: {partition: Bounds(log.first, log.end) for partition, log in enumerate(self._shelf(topic).logs)})
+        return self._answer(
+            lambda: {partition: Bounds(log.first, log.end, log.epoch_at(log.end)) for partition, log in enumerate(self._shelf(topic).logs)}
+        )
 
     def offset_at(self, topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
         return self._answer(lambda: {partition: log.offset_at(timestamp) for partition, log in enumerate(self._shelf(topic).logs)})
+
+    def log_ends(self, topic: str, epochs: Mapping[int, int]) -> "Deferred[dict[int, int]]":
+        return self._answer(lambda: self._log_ends(topic, epochs))
 
     def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
         return self._answer(lambda: self._commit(group, places))
@@ -203,6 +231,12 @@ class MemoryStorage:
             "max_bytes": self._max_bytes,
             "waiting_reads": len(self._watches),
         }
+
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        """Cut the log, for the tests of those who must bear it (an unclean election of a leader does so on Kafka). The topic stays the same one."""
+        self._log(topic, partition).truncate(end)
+        self._weigh()
+        self._watches.changed(topic)
 
     def _answer(self, call: Callable[[], T]) -> "Deferred[T]":
         return execute(self._do, call)
@@ -271,6 +305,10 @@ class MemoryStorage:
         self._weight += weight
         assert record.partition is not None  # _log has looked
         return Position(record.topic, record.partition, log.append(record, timestamp), timestamp)
+
+    def _log_ends(self, topic: str, epochs: Mapping[int, int]) -> dict[int, int]:
+        ends = {partition: self._log(topic, partition).end_of(epoch) for partition, epoch in epochs.items()}
+        return {partition: end for partition, end in ends.items() if end is not None}
 
     def _commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, PsubdError]:
         failed: dict[TopicPartition, PsubdError] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -88,6 +89,9 @@ class FaultyStorage:
     def offset_at(self, topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
         return self._call("offset_at", topic, lambda: self.beneath.offset_at(topic, timestamp))
 
+    def log_ends(self, topic: str, epochs: Mapping[int, int]) -> "Deferred[dict[int, int]]":
+        return self._call("log_ends", topic, lambda: self.beneath.log_ends(topic, epochs))
+
     def commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
         return self._call("commit", group, lambda: self._commit(group, places))
 
@@ -129,4 +133,4 @@ class FaultyStorage:
         return InUse(f"{group!r} has {'members' if group in self.members else 'places'} that are not psubd's")
 
     def _with_gaps(self, found: Slice, hidden: set[int]) -> Slice:
-        return Slice(tuple(message for message in found.messages if message.offset not in hidden), found.next_offset, found.first, found.end)
+        return msgspec.structs.replace(found, messages=tuple(message for message in found.messages if message.offset not in hidden))

@@ -195,6 +195,7 @@ class StorageContract(Steps):
         self.assertIsNone(self.storage.known(topic.name))
         for call in (
             lambda: self.storage.read(topic.name, 0, 0, 1, WIDE),
+            lambda: self.storage.log_ends(topic.name, {0: 0}),
             lambda: self.storage.bounds(topic.name),
             lambda: self.storage.offset_at(topic.name, 0),
         ):
@@ -468,7 +469,36 @@ class StorageContract(Steps):
             self.assertEqual({0: offsets[expected], 1: end[1].end}, self.wait(self.storage.offset_at(topic.name, base + age)), age)
         self.assertEqual(end[0].end, self.wait(self.storage.offset_at(topic.name, base + 9001))[0])
 
+    def test_a_log_that_was_not_cut(self) -> None:
+        """The log's epoch never falls along it, and is that of the bounds at its end; where it ended is told of no epoch that goes on, of none that
+        is not known, and of none at all; a topic that is not there is TopicMissing."""
+        topic = self.topic(2)
+        for _ in range(3):
+            self.put(topic, b"a", b"b", b"c")
+        bound = self.wait(self.storage.bounds(topic.name))[0]
+        epochs, offset = list[int](), bound.first
+        while offset < bound.end:
+            part = self.wait(self.storage.read(topic.name, 0, offset, 1, WIDE))
+            epochs.append(part.log_epoch)
+            offset = part.next_offset
+        self.assertEqual(sorted(epochs), epochs)
+        self.assertGreaterEqual(bound.log_epoch, epochs[-1])
+        for asked in ({0: epochs[-1]}, {0: bound.log_epoch, 1: -1}, {0: 1_000_000, 1: 7}, {}):
+            self.assertEqual({}, self.wait(self.storage.log_ends(topic.name, asked)), asked)
+        with self.assertRaises(TopicMissing):
+            self.wait(self.storage.log_ends(self.name(), {0: 0}))
+
     # --- groups ---
+
+    def test_a_place_keeps_the_epoch_of_its_log(self) -> None:
+        """Where the storage numbers its leaders' terms a commit's log_epoch comes back, the newest one; elsewhere -1 does."""
+        topic, group = self.topic(2), self.name()
+        known, none = TopicPartition(topic.name, 0), TopicPartition(topic.name, 1)
+        for epoch in (3, 2, 5):
+            self.assertEqual({}, self.wait(self.storage.commit(group, {known: Commit(4, "a", epoch), none: Commit(4, "b")})))
+        kept = self.wait(self.storage.committed(group))
+        numbered = self.wait(self.storage.bounds(topic.name))[0].log_epoch >= 0
+        self.assertEqual({known: Commit(4, "a", 5 if numbered else -1), none: Commit(4, "b")}, kept)
 
     def test_a_group_keeps_its_places(self) -> None:
         """What was committed in one call, over topics and partitions, comes back with its metadata; another group has none of it."""
@@ -539,6 +569,7 @@ class StorageContract(Steps):
         for call in (
             lambda: self.storage.publish([Record(topic.name, b"y", partition=0)], "all"),
             lambda: self.storage.read(topic.name, 0, 0, 1, WIDE),
+            lambda: self.storage.log_ends(topic.name, {0: 0}),
             lambda: self.storage.committed("g"),
             lambda: self.storage.create_topic(TopicSpec(self.name())),
         ):

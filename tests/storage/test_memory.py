@@ -47,6 +47,38 @@ class MemoryRetentionTests(RetentionContract, MemoryCase):
         self.clock.advance(max(ms, SWEEP_MS))
 
 
+class MemoryTruncationTests(MemoryCase):
+    """The double of a log that an unclean election cut."""
+
+    def put(self, count: int) -> None:
+        self.wait(self.storage.publish([Record("t", b"x", partition=1)] * count, "all"))
+
+    def test_a_log_that_was_cut(self) -> None:
+        """What lay behind the cut is gone, the topic stays the same, who waits hears of it; what comes next is of another epoch, and where that of
+        before ended is told as long as the log lives, also after it grew past that and was cut again."""
+        uid = self.wait(self.storage.create_topic(TopicSpec("t", 2))).uid
+        self.put(5)
+        watch = self.storage.watch("t", 1, 5)
+        self.storage.truncate("t", 1, 3)
+        self.wait(watch)
+        self.assertEqual(uid, self.wait(self.storage.describe(["t"]))["t"].uid)
+        self.assertEqual((0, 3, 0), self.bound())
+        self.assertEqual({1: 3}, self.wait(self.storage.log_ends("t", {0: 0, 1: 0})))
+        self.assertEqual({}, self.wait(self.storage.log_ends("t", {1: 1})))
+        self.put(4)
+        part = self.wait(self.storage.read("t", 1, 2, 9, 1 << 20))
+        self.assertEqual(([2, 3, 4, 5, 6], 1), ([message.offset for message in part.messages], part.log_epoch))
+        self.assertEqual(0, self.wait(self.storage.read("t", 1, 0, 3, 1 << 20)).log_epoch)
+        self.storage.truncate("t", 1, 2)
+        self.assertEqual({1: 2}, self.wait(self.storage.log_ends("t", {1: 0})))
+        self.assertEqual({1: 2}, self.wait(self.storage.log_ends("t", {1: 1})))
+        self.assertEqual((0, 2, 0), self.bound())
+
+    def bound(self) -> tuple[int, int, int]:
+        bound = self.wait(self.storage.bounds("t"))[1]
+        return bound.first, bound.end, bound.log_epoch
+
+
 class MemoryBoundTests(MemoryCase):
     def test_full_memory_refuses_until_there_is_room(self) -> None:
         """Past max_bytes a publish is StorageUnavailable, and works again after a topic was deleted."""

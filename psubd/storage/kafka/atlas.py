@@ -48,11 +48,13 @@ Change = Literal["gone", "other", "grown"]
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """One topic as it was last seen. ``leaders`` holds each partition's broker, `NO_LEADER` where it has none."""
+    """One topic as it was last seen. ``leaders`` holds each partition's broker, `NO_LEADER` where it has none; ``epochs`` their leader epochs, -1
+    where they are not told."""
 
     stored: StoredTopic
     id: uuid.UUID
     leaders: tuple[int, ...]
+    epochs: tuple[int, ...] = ()
 
 
 class Atlas:
@@ -71,6 +73,7 @@ class Atlas:
         self.failed_looks = 0
         self.stopped = False
         self.refused: dict[str, errors.KafkaError] = {}
+        self._heard: dict[tuple[str, int], int] = {}
         self._settings: dict[str, dict[str, tuple[str, int]]] = {}
         self._settings_at = 0.0
         self._wake = WakeupNotifier(line.net)
@@ -90,6 +93,17 @@ class Atlas:
         if chart is None or partition >= len(chart.leaders) or chart.leaders[partition] == NO_LEADER:
             return None
         return chart.leaders[partition]
+
+    def epoch(self, topic: str, partition: int) -> int:
+        """The partition's newest leader epoch that was heard of, from whomever; -1: none was."""
+        chart = self.charts.get(topic)
+        told = chart.epochs[partition] if chart is not None and partition < len(chart.epochs) else -1
+        return max(told, self._heard.get((topic, partition), -1))
+
+    def heard(self, topic: str, partition: int, epoch: int) -> None:
+        """A batch of that leader epoch was read: charts lag behind an election."""
+        if epoch > self._heard.get((topic, partition), -1):
+            self._heard[topic, partition] = epoch
 
     def kick(self) -> None:
         """Look again soon: somebody found a chart to be wrong."""
@@ -182,6 +196,8 @@ class Atlas:
             self._settings.pop(name, None)
         else:
             self.charts[name] = chart
+        if before is not None and (chart is None or chart.id != before.id):
+            self._heard = {place: epoch for place, epoch in list(self._heard.items()) if place[0] != name}
         if before is not None and chart is not None and before.leaders != chart.leaders:
             self.moved()
         change = befallen(before, chart)
@@ -235,7 +251,11 @@ def chart_of(topic: Any, settings: Mapping[str, tuple[str, int]]) -> Chart:
     leaders = {each.partition_index: each.leader_id for each in topic.partitions}
     replicas = [len(each.replica_nodes) for each in topic.partitions]
     stored = stored_topic(topic.name, uid(topic.topic_id), len(leaders), max(replicas, default=0), settings)
-    return Chart(stored, topic.topic_id, tuple(leaders.get(number, NO_LEADER) for number in range(len(leaders))))
+    epochs = {each.partition_index: each.leader_epoch for each in topic.partitions if each.leader_epoch is not None}
+    numbers = range(len(leaders))
+    return Chart(
+        stored, topic.topic_id, tuple(leaders.get(number, NO_LEADER) for number in numbers), tuple(epochs.get(number, -1) for number in numbers)
+    )
 
 
 def uid(topic_id: uuid.UUID) -> str:

@@ -364,10 +364,31 @@ class KafkaStorage:
         return Slice((), piece.next, piece.first, piece.end) if found is None else found
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
-        return self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.bounds, topic)))
+        asked = self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.bounds, topic)))
+        return asked.addCallback(self._bounded, topic)
 
     def offset_at(self, topic: str, timestamp: int) -> "Deferred[dict[int, int]]":
         return self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.offset_at, topic, timestamp)))
+
+    def log_ends(self, topic: str, epochs: Mapping[int, int]) -> "Deferred[dict[int, int]]":
+        wanted = dict(epochs)
+        try:
+            chart = self._running.atlas.want(topic)
+        except StorageUnavailable as stopped:
+            return fail(stopped)
+        looked = self._look(topic) if chart is None or max(wanted, default=0) >= chart.stored.partitions else succeed(None)
+        asked = looked.addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.log_ends, topic, wanted)))
+        return asked.addCallback(self._cut_shelves, topic, wanted)
+
+    def _cut_shelves(self, ends: dict[int, int], topic: str, epochs: Mapping[int, int]) -> dict[int, int]:
+        for partition, end in ends.items():
+            self._shelves.cut(topic, partition, end, epochs[partition])
+        return ends
+
+    def _bounded(self, bounds: dict[int, Bounds], topic: str) -> dict[int, Bounds]:
+        for partition, bound in bounds.items():
+            self._shelves.cut(topic, partition, bound.end)
+        return bounds
 
     # --- wait ---
 
@@ -579,7 +600,12 @@ class KafkaStorage:
             self._shelves.put(shelf, arrival.piece, now)
         # Not the highest ever heard of: a log may have lost its end, and who waits there must not be told that there is something to read. Where this
         # is older than what a read was told, the tail has more to say soon.
+        lost = shelf.frontier is not None and arrival.next < shelf.frontier
         shelf.frontier, shelf.end = arrival.next, max(arrival.next, arrival.end)
+        if lost:
+            # Who waits behind the new end would not hear of what takes those offsets: a read tells him where the log ends.
+            self._shelves.cut(arrival.topic, arrival.partition, shelf.end)
+            self._watches.rouse(arrival.topic, arrival.partition)
         self._watches.grew(arrival.topic, arrival.partition, shelf.end)
 
     def _sweep(self) -> None:

@@ -151,7 +151,8 @@ class Groups:
             for each in topic.partitions:
                 judge(errors.for_code(each.error_code))
                 if each.committed_offset >= 0:
-                    found[TopicPartition(topic.name, each.partition_index)] = Commit(each.committed_offset, each.metadata or "")
+                    kept = Commit(each.committed_offset, each.metadata or "", each.committed_leader_epoch)
+                    found[TopicPartition(topic.name, each.partition_index)] = kept
         return found
 
     async def _delete_places(self, node: int, group: str, places: Iterable[TopicPartition], left_ms: float) -> None:
@@ -282,7 +283,10 @@ def commit_request(group: str, places: Places) -> OffsetCommitRequest:
     by_topic: dict[str, list[Any]] = {}
     for place, commit in places.items():
         part = topic.OffsetCommitRequestPartition(
-            partition_index=place.partition, committed_offset=commit.offset, committed_leader_epoch=-1, committed_metadata=commit.metadata
+            partition_index=place.partition,
+            committed_offset=commit.offset,
+            committed_leader_epoch=commit.log_epoch,
+            committed_metadata=commit.metadata,
         )
         by_topic.setdefault(place.topic, []).append(part)
     return OffsetCommitRequest(

@@ -14,21 +14,23 @@ from psubd.model import Message, Record
 MAGIC = 2
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 NO_PRODUCER = (-1, -1, -1)
+NO_EPOCH = -1
 
 OBJECT_BYTES = 300
 """What a message costs in memory beside its payload: measured with tracemalloc, rounded up."""
 
 
-def decode(topic: str, partition: int, offset: int, data: bytes | None, aborted: Sequence[Any] | None) -> tuple[list[Message], int]:
-    """The committed records of a fetched piece of the log from ``offset`` on, and where the next fetch goes on: past markers, aborted
-    records and what was compacted away. `KafkaConsumer`'s own parser does it: CRCs, compression, transactions.
+def decode(topic: str, partition: int, offset: int, data: bytes | None, aborted: Sequence[Any] | None) -> tuple[list[Message], int, int]:
+    """The committed records of a fetched piece of the log from ``offset`` on, where the next fetch goes on (past markers, aborted records and what
+    was compacted away), and the leader epoch of its last batch, -1 without any. `KafkaConsumer`'s own parser does it: CRCs, compression,
+    transactions.
 
     What stands before a broken batch is given; the read that begins there fails.
 
     :raises KafkaError: for a broken batch at the place itself, or a compression whose package is not installed.
     """
     if not data:
-        return [], offset
+        return [], offset, NO_EPOCH
     piece = Fetcher.PartitionRecords(
         offset, TopicPartition(topic, partition), MemoryRecords(data), isolation_level=IsolationLevel.READ_COMMITTED, aborted_transactions=aborted
     )
@@ -38,7 +40,7 @@ def decode(topic: str, partition: int, offset: int, data: bytes | None, aborted:
         raise
     except Exception as broken:  # the codecs raise what they like for what they cannot undo
         raise errors.CorruptRecordError(f"records at {offset} of {topic} {partition}: {type(broken).__name__}") from broken
-    return messages, max(offset, piece.next_fetch_offset)
+    return messages, max(offset, piece.next_fetch_offset), int(piece.leader_epoch)
 
 
 class BatchBuilder:

@@ -12,6 +12,7 @@ import msgspec
 
 from psubd.model import Message, Slice
 from psubd.storage.kafka.reads import Piece
+from psubd.storage.kafka.records import NO_EPOCH
 
 FRESH_MS = 1_500
 """An end that the tail has not spoken for since is asked of the broker. An open fetch is answered every 500 ms at least."""
@@ -26,17 +27,18 @@ MERGE_BYTES = 65_536
 class Part:
     """One piece: every committed message from ``start`` up to ``next``."""
 
-    __slots__ = ("came_at", "messages", "next", "size", "start")
+    __slots__ = ("came_at", "log_epoch", "messages", "next", "size", "start")
 
     def __init__(self, piece: Piece, now: int) -> None:
         self.start, self.next, self.size = piece.start, piece.next, piece.size
         self.messages: list[Message] = list(piece.messages)
-        self.came_at = now
+        self.came_at, self.log_epoch = now, piece.log_epoch
 
     def grow(self, piece: Piece, now: int) -> None:
         """Take on the piece that begins where this one ends."""
         self.messages.extend(piece.messages)
         self.next, self.came_at = piece.next, now
+        self.log_epoch = max(self.log_epoch, piece.log_epoch)
         self.size += piece.size
 
 
@@ -47,16 +49,17 @@ class Shelf:
     :ivar frontier: where the tail stands; None: nobody reads the end.
     :ivar heard_at: when the tail last spoke for the partition (elapsed ms).
     :ivar written: the offset behind the last one that was published here: the tail hears of it a moment later.
-    :ivar used_at: when somebody last waited or read here.
+    :ivar used_at: when somebody last waited or read here. :ivar log_epoch: the newest leader epoch of what was put here.
     """
 
-    __slots__ = ("end", "first", "frontier", "heard_at", "parts", "starts", "used_at", "written")
+    __slots__ = ("end", "first", "frontier", "heard_at", "log_epoch", "parts", "starts", "used_at", "written")
 
     def __init__(self, now: int) -> None:
         self.parts: list[Part] = []
         self.starts: list[int] = []
         self.first = self.end = self.written = 0
         self.frontier: int | None = None
+        self.log_epoch = NO_EPOCH
         self.heard_at, self.used_at = now - FRESH_MS, now
 
     def at(self, offset: int) -> int | None:
@@ -87,18 +90,19 @@ class Shelf:
         if index is None:
             return None
         taken: list[Message] = []
-        size, following = 0, offset
+        size, following, epoch = 0, offset, NO_EPOCH
         while index < len(self.parts) and self.parts[index].start <= following < self.parts[index].next:
             part = self.parts[index]
+            epoch = max(epoch, part.log_epoch)
             begin = bisect_left(part.messages, following, key=_offset)
             for message in part.messages[begin : begin + max_records - len(taken) + 1]:
                 size += message.size
                 if len(taken) == max_records or (taken and size > max_bytes):
-                    return Slice(tuple(taken), message.offset, self.first, max(self.end, message.offset))
+                    return Slice(tuple(taken), message.offset, self.first, max(self.end, message.offset), epoch)
                 taken.append(message)
             following = part.next
             index += 1
-        return Slice(tuple(taken), following, self.first, max(self.end, following))
+        return Slice(tuple(taken), following, self.first, max(self.end, following), epoch)
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -133,6 +137,10 @@ class Shelves:
 
     def put(self, shelf: Shelf, piece: Piece, now: int) -> None:
         """Keep of a piece what is not there yet, up to the next part that is."""
+        if piece.log_epoch > shelf.log_epoch:
+            # Another leader: what was read of a former one's log may have been cut off.
+            self._empty(shelf)
+            shelf.log_epoch = piece.log_epoch
         shelf.first, shelf.end = piece.first, max(piece.end, shelf.end)
         new = shelf.lacking(piece)
         if new.next <= new.start:
@@ -168,6 +176,15 @@ class Shelves:
             self._empty(shelf)
             if not self.by_topic[topic]:
                 del self.by_topic[topic], self._uids[topic]
+
+    def cut(self, topic: str, partition: int, end: int, log_epoch: int | None = None) -> None:
+        """Drop what reaches past the end of the log, or past the end of the log of that epoch if it was read of it or of an earlier one."""
+        shelf = self.get(topic, partition)
+        if shelf is None:
+            return
+        for part in list(shelf.parts):
+            if part.next > end and (log_epoch is None or part.log_epoch <= log_epoch):
+                self._drop(shelf, part)
 
     def age(self, now: int) -> None:
         """Drop what is old."""

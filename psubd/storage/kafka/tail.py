@@ -305,6 +305,7 @@ class Tail:
             return None
         try:
             piece = piece_of(reader.topic, reader.partition, reader.next, answer, PARTITION_BYTES)
+            self.atlas.heard(reader.topic, reader.partition, piece.log_epoch)
         except errors.KafkaError:
             # Broken, or in a compression that is not installed: who waits reads, and is told so there.
             reader.next = reader.end = max(reader.next, answer.last_stable_offset)

@@ -18,7 +18,8 @@ from psubd.storage.sqlite.requests import Alter, Append, Configure, Create, Drop
 from psubd.storage.sqlite.schema import MAX_OFFSET, OFFSET_BITS
 from psubd.storage.topics import configured, grown, stored
 
-LIMITS = StorageLimits()
+LIMITS = StorageLimits(max_metadata=32_768)
+"""So long only where a group has tens of thousands of messages in flight and acks every other: a place is a row, written once an interval."""
 
 SEGMENT_RECORDS = 1024
 """A log's open segment is closed by the transaction that fills it to so many records."""

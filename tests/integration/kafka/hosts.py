@@ -35,9 +35,13 @@ class KafkaCase(SynchronousTestCase):
     settings: dict[str, Any] = {}
 
     def setUp(self) -> None:
-        need_pytest()
-        self.cluster: Cluster = shared(self.brokers)
+        self.cluster = self.set_up_cluster()
         self.storage = self.another()
+
+    def set_up_cluster(self) -> Cluster:
+        """The cluster of the test."""
+        need_pytest()
+        return shared(self.brokers)
 
     def another(self, bootstrap: str | None = None, **settings: Any) -> KafkaStorage:
         """One more storage on the cluster, started."""

@@ -20,6 +20,7 @@ from psubd.storage.kafka import faults
 from psubd.storage.kafka.atlas import Atlas, Chart, befallen, stored_topic, uid
 from psubd.storage.kafka.groups import OURS, REQUEST_BYTES, Groups, check_ours, parts
 from psubd.storage.kafka.line import Line
+from psubd.storage.kafka.reads import Reads
 from psubd.storage.kafka.settings import KafkaSettings
 from psubd.storage.kafka.tail import Reader, Round, Session, Tail
 from psubd.storage.kafka.threads import Mailbox
@@ -243,7 +244,7 @@ class Rights(SynchronousTestCase):
 
     def metadata(self, name: str) -> Any:
         code = errors.TopicAuthorizationFailedError.errno if name == "denied" else 0
-        partition = SimpleNamespace(partition_index=0, leader_id=self.leader, replica_nodes=[1])
+        partition = SimpleNamespace(partition_index=0, leader_id=self.leader, leader_epoch=3, replica_nodes=[1])
         return SimpleNamespace(name=name, error_code=code, topic_id=uuid.UUID(int=7), partitions=[] if code else [partition])
 
     def described(self, name: str) -> Any:
@@ -273,7 +274,7 @@ class Errors(SynchronousTestCase):
         """It leaves the fetch, and is tried again after a pause; when the error is gone what comes is heard."""
         stored = stored_topic("t", "uid", 2, 1, {})
         chart = Chart(stored, uuid.UUID(int=7), (1, 1))
-        atlas = SimpleNamespace(charts={"t": chart}, leader=lambda topic, partition: 1, kick=lambda: None)
+        atlas = SimpleNamespace(charts={"t": chart}, leader=lambda topic, partition: 1, kick=lambda: None, heard=lambda *batch: None)
         heard: list[Round] = []
         self.broken: type[errors.KafkaError] = errors.NoError
         for error in (errors.TopicAuthorizationFailedError, errors.NotLeaderForPartitionError, errors.UnknownTopicIdError):
@@ -299,6 +300,51 @@ class Errors(SynchronousTestCase):
         )
         topics = [SimpleNamespace(topic_id=uuid.UUID(int=7), topic="", partitions=[part])]
         return SimpleNamespace(error_code=0, session_id=0, responses=topics)
+
+
+class LogEnds(SynchronousTestCase):
+    """Where the logs of former leaders ended."""
+
+    def setUp(self) -> None:
+        self.line = LineOf(self.answer)
+        self.addCleanup(self.line.net.close)
+        self.atlas = Atlas(self.line, KafkaSettings(), lambda topic, change: None, lambda: None)  # type: ignore[arg-type]
+        self.atlas.charts["t"] = Chart(stored_topic("t", "uid", 3, 1, {}), uuid.UUID(int=7), (1, 1, 1), (5, 5, -1))
+        self.reads = Reads(self.line, self.atlas, KafkaSettings())  # type: ignore[arg-type]
+        self.errors = [errors.NoError]
+
+    def answer(self, request: Any) -> Any:
+        error = self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+        (topic,) = request.topics
+        ends = [(4, 70) if each.leader_epoch == 5 else (-1, -1) for each in topic.partitions]
+        parts = [
+            SimpleNamespace(partition=each.partition, error_code=error.errno, leader_epoch=epoch, end_offset=end)
+            for each, (epoch, end) in zip(topic.partitions, ends, strict=True)
+        ]
+        return SimpleNamespace(topics=[SimpleNamespace(topic=topic.topic, partitions=parts)])
+
+    def ends(self, **epochs: int) -> Any:
+        return self.line.result(self, self.reads.log_ends("t", {int(number[1:]): epoch for number, epoch in epochs.items()}))
+
+    def test_the_leaders_own_term(self) -> None:
+        """That goes on, and no broker is asked; nor is one of a place whose term is not known."""
+        self.assertEqual({}, self.ends(p0=5, p1=-1))
+        self.assertEqual([], self.line.asked)
+
+    def test_a_term_that_was_heard_of(self) -> None:
+        """Records of a newer term tell more than a chart that lags behind: the leader is asked, and what it knows is told."""
+        self.atlas.heard("t", 0, 6)
+        self.assertEqual({0: 70}, self.ends(p0=5, p1=9))
+        (request,) = self.line.asked
+        self.assertEqual([(0, 5), (1, 9)], [(each.partition, each.leader_epoch) for each in request.topics[0].partitions])
+
+    def test_another_leader_meanwhile(self) -> None:
+        """It is asked again, until the leader answers; a partition that is not there is TopicMissing."""
+        self.errors = [errors.NotLeaderForPartitionError, errors.NoError]
+        self.assertEqual({2: 70}, self.ends(p2=5))
+        self.assertEqual(2, len(self.line.asked))
+        with self.assertRaises(TopicMissing):
+            self.ends(p3=5)
 
 
 class LostCommits(SynchronousTestCase):

@@ -7,11 +7,11 @@ from psubd.storage.kafka.reads import Piece
 from psubd.storage.kafka.shelves import FRESH_MS, OLD_MS, Budget, Shelf, Shelves
 
 
-def piece(start: int, next: int, *offsets: int, end: int | None = None, size: int = 100_000) -> Piece:
+def piece(start: int, next: int, *offsets: int, end: int | None = None, size: int = 100_000, log_epoch: int = -1) -> Piece:
     """A piece with messages at ``offsets`` (none given: at all of them)."""
     at = offsets or tuple(range(start, next))
     messages = tuple(Message(offset, 1, None, b"%d" % offset, ()) for offset in at)
-    return Piece(start, next, messages, 0, next if end is None else end, size)
+    return Piece(start, next, messages, 0, next if end is None else end, size, log_epoch=log_epoch)
 
 
 class ShelvesCase(SynchronousTestCase):
@@ -99,6 +99,27 @@ class ShelvesCase(SynchronousTestCase):
         self.shelves.age(OLD_MS + 1)
         self.assertIsNone(self.offsets(0))
         self.assertEqual((list(range(10, 20)), 20), self.offsets(10))
+
+    def test_another_leader(self) -> None:
+        """What was read of a former leader's log is not mixed with the new one's: it may have been cut off. A piece of an older term is kept: it
+        lies further in front in the same log."""
+        self.put(piece(0, 10, log_epoch=3), piece(10, 20, log_epoch=4))
+        self.assertIsNone(self.offsets(0))
+        self.put(piece(0, 10, log_epoch=3))
+        self.assertEqual((list(range(20)), 20), self.offsets(0))
+        found = self.shelves.slice(self.shelf, 0, 1000, 1 << 30), self.shelves.slice(self.shelf, 0, 5, 1 << 30)
+        self.assertEqual([4, 3], [each.log_epoch for each in found if each is not None])
+
+    def test_a_log_that_was_cut(self) -> None:
+        """What reaches past its end is dropped; where the end of a former term's log is known, only what was read of that."""
+        self.put(piece(0, 10, log_epoch=3), piece(20, 30, log_epoch=3), piece(40, 50, log_epoch=3))
+        self.shelves.cut("t", 0, 25, 2)
+        self.shelves.cut("t", 1, 25, 3)
+        self.assertIsNotNone(self.offsets(40))
+        self.shelves.cut("t", 0, 25, 3)
+        self.assertEqual([True, False, False], [self.offsets(offset) is not None for offset in (0, 20, 40)])
+        self.shelves.cut("t", 0, 9)
+        self.assertEqual((None, 0), (self.offsets(0), self.shelves.size))
 
     def test_forgotten(self) -> None:
         """A topic, or a partition, leaves nothing behind."""

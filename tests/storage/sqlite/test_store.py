@@ -249,9 +249,9 @@ class AlterTests(StoreCase):
         self.assertEqual([0], self.room.put("t", b"x", partition=1))
 
     def test_too_much_metadata(self) -> None:
-        """4097 characters are TooLarge."""
+        """One character more than 32768 is TooLarge."""
         self.room.create("t")
-        failed = self.room.one(self.room.store.write([Keep("g", {TopicPartition("t", 0): Commit(1, "m" * 4097)})]))
+        failed = self.room.one(self.room.store.write([Keep("g", {TopicPartition("t", 0): Commit(1, "m" * 32_769)})]))
         self.assertIsInstance(failed[TopicPartition("t", 0)], TooLarge)
 
     def test_the_file_names_no_other_journal(self) -> None:
