@@ -25,7 +25,7 @@ from psubd.access.gate import Gate
 from psubd.config import NAMES, Config, Schemes, redact, scheme_of
 from psubd.demo import FILE, NAME, Demo, curl_lines
 from psubd.errors import ConfigError
-from psubd.folder import FolderInUse, StateFolder
+from psubd.folder import FolderCarryover, FolderInUse, StateFolder
 from psubd.interfaces import Environment, IClock, INodes, IRegistry, IRegistryFactory, IStorage, IStorageFactory, Route
 from psubd.model import Token
 from psubd.ports import Reached, listen, place
@@ -33,6 +33,7 @@ from psubd.process import Ending, end_plainly, raise_open_files, reasons, tell
 from psubd.services.clock import SystemClock
 from psubd.services.monitor import Monitor
 from psubd.services.publisher import Publisher
+from psubd.services.redrive import Redriver
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
 from psubd.wire.limits import WireSettings
@@ -65,6 +66,7 @@ class House(msgspec.Struct, frozen=True):
     registrar: Registrar
     subscriber: Subscriber
     publisher: Publisher
+    redriver: Redriver
     monitor: Monitor
 
 
@@ -108,15 +110,16 @@ def backends(config: Config, found: Schemes, state: str, clock: IClock, reactor:
     )
 
 
-def build(config: Config, found: Schemes, state: str, reactor: Any) -> House:
+def build(config: Config, found: Schemes, folder: StateFolder, reactor: Any) -> House:
     """All the parts, handed to each other; nothing is opened. :raises ConfigError: a plugin refuses."""
     clock, metrics = SystemClock(reactor), collectors()
-    registry, storage = backends(config, found, state, clock, reactor, metrics)
+    registry, storage = backends(config, found, folder.path, clock, reactor, metrics)
     if not INodes.providedBy(registry):
         raise ConfigError([f"registry: the plugin of {scheme_of(config.registry)}: provides no INodes; it is not made for this version"])
     nodes: INodes = registry
     gate = Gate(registry, clock)
-    subscriber = Subscriber(storage, registry, gate, nodes, clock, config.commit_interval_ms, metrics)
+    subscriber = Subscriber(storage, registry, gate, nodes, clock, config.commit_interval_ms, metrics, carryover=FolderCarryover(folder))
+    publisher = Publisher(storage, clock, config.max_message_bytes, metrics)
     return House(
         clock=clock,
         metrics=metrics,
@@ -126,7 +129,8 @@ def build(config: Config, found: Schemes, state: str, reactor: Any) -> House:
         gate=gate,
         registrar=Registrar(registry, storage, clock, config.max_message_bytes),
         subscriber=subscriber,
-        publisher=Publisher(storage, clock, config.max_message_bytes, metrics),
+        publisher=publisher,
+        redriver=Redriver(storage, registry, gate, publisher, clock, metrics),
         monitor=Monitor(subscriber, storage, registry, clock, metrics, __version__),
     )
 
@@ -199,7 +203,7 @@ class Daemon(Service):
     async def _open(self) -> None:
         """Everything but the ports."""
         self.folder.remove("ports.json")
-        house = self._house = build(self.config, schemes(), self.folder.path, self.reactor)
+        house = self._house = build(self.config, schemes(), self.folder, self.reactor)
         await house.registry.start()
         house.gate.start()
         await house.storage.start()
@@ -252,6 +256,7 @@ class Daemon(Service):
             gate=house.gate,
             storage=house.storage,
             subscriber=house.subscriber,
+            redriver=house.redriver,
             nodes=house.nodes,
             clock=house.clock,
             metrics=house.metrics,

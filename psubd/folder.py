@@ -5,7 +5,10 @@ import os
 import tempfile
 from contextlib import suppress
 
+from zope.interface import implementer
+
 from psubd.errors import ConfigError
+from psubd.interfaces import ICarryover
 
 
 class FolderInUse(ConfigError):
@@ -109,6 +112,17 @@ class StateFolder:
         with suppress(FileNotFoundError):
             os.unlink(self.file(name))
 
+    def take(self, name: str) -> bytes | None:
+        """What is in the file, this once: it is gone from stable storage when this returns. None where there is none. :raises OSError:"""
+        try:
+            with open(self.file(name), "rb") as opened:
+                found = opened.read()
+        except FileNotFoundError:
+            return None
+        os.unlink(self.file(name))
+        self._sync()
+        return found
+
     def _sync(self) -> None:
         """The names in the folder are on stable storage too."""
         folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -116,3 +130,19 @@ class StateFolder:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@implementer(ICarryover)
+class FolderCarryover:
+    """Leases in a file of the state folder, from a stop to the next start."""
+
+    FILE = "leases.json"
+
+    def __init__(self, folder: StateFolder) -> None:
+        self._folder = folder
+
+    def keep(self, data: bytes) -> None:
+        self._folder.write(self.FILE, data.decode())
+
+    def take(self) -> bytes | None:
+        return self._folder.take(self.FILE)

@@ -14,6 +14,7 @@ from zope.interface import directlyProvides
 from psubd import compose
 from psubd.config import Config
 from psubd.errors import ConfigError
+from psubd.folder import StateFolder
 from psubd.interfaces import INodes, IRegistry, IStorage
 from psubd.model import Token
 from psubd.services.registrar import Registrar
@@ -49,7 +50,7 @@ class SchemesTests(SynchronousTestCase):
 
 class BuildTests(SynchronousTestCase):
     def build(self, **settings: Any) -> compose.House:
-        return compose.build(Config(state="/nowhere", **settings), compose.schemes(), "/nowhere", FakeClock().reactor)
+        return compose.build(Config(state="/nowhere", **settings), compose.schemes(), StateFolder("/nowhere"), FakeClock().reactor)
 
     def test_parts(self) -> None:
         """Every part is what its interface says, and nothing was opened."""

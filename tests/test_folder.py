@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.errors import ConfigError
-from psubd.folder import FolderInUse, StateFolder
+from psubd.folder import FolderCarryover, FolderInUse, StateFolder
 
 
 class FolderTests(SynchronousTestCase):
@@ -76,3 +76,26 @@ class FolderTests(SynchronousTestCase):
             self.assertRaises(OSError, self.folder.write, "a", "two")
         self.assertEqual(self.folder.read("a"), "one")
         self.assertEqual(sorted(os.listdir(self.folder.path)), ["a", "lock"])
+
+
+class CarryoverTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = StateFolder(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder.path)
+        self.carryover = FolderCarryover(self.folder)
+
+    def test_this_once(self) -> None:
+        """What was kept is taken once, by the next start; the file is for its owner only, and gone then."""
+        self.assertIsNone(self.carryover.take())
+        self.carryover.keep(b'["\xc3\xa4"]')
+        self.assertEqual(stat.S_IMODE(os.stat(self.folder.file("leases.json")).st_mode), 0o600)
+        self.assertEqual(FolderCarryover(self.folder).take(), b'["\xc3\xa4"]')
+        self.assertEqual(os.listdir(self.folder.path), [])
+        self.assertIsNone(self.carryover.take())
+
+    def test_unreadable(self) -> None:
+        """A file that is no text is gone all the same: it is told of once."""
+        with open(self.folder.file("leases.json"), "wb") as file:
+            file.write(b"\xff")
+        self.assertEqual(self.carryover.take(), b"\xff")
+        self.assertEqual(os.listdir(self.folder.path), [])

@@ -6,13 +6,16 @@ from zope.interface import Interface
 from zope.interface.verify import verifyClass
 
 from psubd.access.gate import Gate
+from psubd.folder import FolderCarryover
 from psubd.interfaces import (
+    ICarryover,
     IClock,
     IExchange,
     IGate,
     INodes,
     IOutlet,
     IPublisher,
+    IRedriver,
     IRegistrar,
     IRegistry,
     IRegistryFactory,
@@ -25,6 +28,7 @@ from psubd.registry.local import LocalFactory, LocalRegistry
 from psubd.registry.tree import Tree
 from psubd.services.clock import SystemClock
 from psubd.services.publisher import Publisher
+from psubd.services.redrive import Redriver
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
 from psubd.storage.kafka.backend import KafkaStorage
@@ -48,6 +52,8 @@ PROVIDERS: list[tuple[type[Interface], type]] = [
     (IGate, Gate),
     (IPublisher, Publisher),
     (ISubscriber, Subscriber),
+    (ICarryover, FolderCarryover),
+    (IRedriver, Redriver),
     (IRegistrar, Registrar),
     (ISnapshot, Tree),
     (IRegistry, LocalRegistry),

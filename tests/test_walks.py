@@ -10,6 +10,7 @@ from psubd import endpoints, manager
 from psubd.access.gate import Gate
 from psubd.model import Message
 from psubd.services.publisher import Publisher
+from psubd.services.redrive import Redriver
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
 from psubd.storage.memory import MemoryStorage
@@ -44,6 +45,7 @@ class WalkCase(SynchronousTestCase):
             gate=gate,
             storage=self.storage,
             subscriber=self.subscriber,
+            redriver=Redriver(self.storage, self.registry, gate, publisher, self.clock, metrics),
             nodes=self.registry,
             clock=self.clock,
             metrics=metrics,

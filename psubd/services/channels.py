@@ -1,11 +1,10 @@
-"""One partition of one loaded group: its ledger, and what keeps the ledger's window filled.
+"""One partition of one loaded group: its ledger, what keeps the ledger's window filled, and what follows from what happens in the ledger.
 
-A channel is always doing one of these: reading (there is more than was read), watching (it is at the end), resting (enough is at hand, or no
-memory is left for reading ahead), or in trouble (the storage failed; it tries again). A channel that was voided does nothing ever again: what
-was leased from it is nobody's, and settling it has no effect.
+A channel is always doing one of these: reading (there is more than was read, or what came back has to be read again), watching (it is at the
+end), resting (enough is at hand, or no memory is left for reading ahead), waiting for a log that was cut to be mended, or in trouble (the storage
+failed; it tries again). A channel that was voided does nothing ever again: what was leased from it is nobody's, and settling it has no effect.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,18 +12,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from psubd.delivery.cursor import Cursor, CursorTooLong, encode
 from psubd.delivery.ledger import Lease, Ledger
-from psubd.errors import Internal, PsubdError, TopicMissing
-from psubd.interfaces import IClock, IStorage
-from psubd.model import Commit, GroupTopic, Slice, TopicPartition
+from psubd.errors import Internal, PsubdError, StorageUnavailable, TopicMissing
+from psubd.model import Binding, Commit, GroupTopic, Slice, TopicPartition
+from psubd.services.places import Place, commit_of, reached
+from psubd.services.redriven import own
+from psubd.services.truncation import ends_of
+from psubd.services.waits import Waits
+from psubd.services.workshop import Workshop
 
-PORTION_RECORDS = 2_000
-PORTION_BYTES = 1 << 20
+PORTION_RECORDS, PORTION_BYTES = 2_000, 1 << 20
 """One read. A message that alone is larger comes all the same."""
 
-ENOUGH_RECORDS = 500
-ENOUGH_BYTES = 256 << 10
+ENOUGH_RECORDS, ENOUGH_BYTES = 500, 256 << 10
 """With so much at hand, nothing more is read ahead."""
 
 RETRY_MS = 1_000
@@ -36,35 +36,15 @@ PAUSE_MS = 100
 log = Logger()
 
 
-class Windows:
-    """Payload bytes that were read ahead and not leased yet, over all groups of this node.
-
-    :param budget: with so many, nobody reads ahead, and ``shed`` is called to give back what nobody waits for.
-    """
-
-    def __init__(self, budget: int, shed: Callable[[], None]) -> None:
-        self.budget = budget
-        self.held = 0
-        self._shed = shed
-
-    @property
-    def full(self) -> bool:
-        return self.held >= self.budget
-
-    def add(self, size: int) -> None:
-        """``size`` bytes more are held; negative: fewer."""
-        self.held += size
-        if size > 0 and self.full:
-            self._shed()
-
-
 class Owner(Protocol):
     """The group's side of a channel."""
 
     record: GroupTopic
+    binding: Binding
+    tag: bytes
 
     def filled(self, channel: "Channel") -> None:
-        """There may be something to lease."""
+        """There may be something to lease, or to commit."""
 
     def troubled(self, channel: "Channel", error: PsubdError) -> None:
         """The storage failed."""
@@ -81,77 +61,145 @@ class Owner(Protocol):
     def recreated(self) -> None:
         """It is not. Every channel of it is void after the call."""
 
-    def truncated(self, channel: "Channel", end: int) -> None:
-        """The log ends before what was read. The channel is void after the call."""
+    def truncated(self, channel: "Channel") -> None:
+        """There are signs that the log was cut below what was read: `Channel.halted` until it is moved, or goes on (`Channel.go_on`)."""
 
     def wanted(self) -> bool:
         """Whether somebody waits for this topic."""
 
 
 class Channel:
-    """:param end: the log's end when the ledger was loaded."""
+    """:param place: where the group stood when the ledger was made.
 
-    def __init__(
-        self, owner: Owner, storage: IStorage, clock: IClock, windows: Windows, group: str, at: TopicPartition, ledger: Ledger, end: int
-    ) -> None:
-        self.group, self.at, self.ledger, self.end = group, at, ledger, end
+    :ivar since: serial of the last reset or cut that moved the partition: leases from before are lost. :ivar log_epoch: of the log up to which was
+        read. :ivar halted: the log may have been cut: nothing is read or leased until that is known.
+    """
+
+    def __init__(self, owner: Owner, shop: Workshop, group: str, at: TopicPartition, ledger: Ledger, place: Place) -> None:
+        self.group, self.at, self.ledger, self.owner = group, at, ledger, owner
+        self.end, self.since, self.log_epoch = place.end, place.since, place.log_epoch
+        self._began = reached(place)
         self.live = True
+        self.halted = False
         self.dirty = False
         self.trouble: PsubdError | None = None
-        self._owner, self._storage, self._clock, self._windows = owner, storage, clock, windows
+        self._shop, self._storage, self._clock = shop, shop.storage, shop.clock
+        self._prefix: bytes | None = None
         self._counted = 0
         self._pumping = False
-        self._waiting_on: Deferred[None] | None = None
         self._idle_reads = 0
         self._resting = False
         self._told = False
         self._retry: IDelayedCall | None = None
-        self._quiet_waiters: list[Deferred[None]] = []
+        self._waits = Waits(shop.clock)
 
     # --- leases ---
 
-    def lease(self, count: int, size: int, first_fits: bool) -> list[Lease]:
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to lease now."""
+        ready = self._serves() and self.ledger.ready
+        if self._bury() is not None:  # looking found some that were tried too often
+            ready = self._serves() and self.ledger.ready
+        return ready
+
+    def lease(self, count: int, size: int, first_fits: bool, until: int | None, answer: int) -> list[Lease]:
         """As `Ledger.lease`; what is missing afterwards is read on."""
-        leases = self.ledger.lease(self._clock.elapsed_ms(), count, size, first_fits)
-        self._count()
+        if not self._serves():
+            return []
+        out = self.ledger.leased
+        leases = self.ledger.lease(self._clock.elapsed_ms(), count, size, first_fits, until=until, answer=answer)
+        for lease in leases:
+            out += len(lease.messages)
+            self.dirty = self.dirty or lease.attempt > 1
+        self._shop.tallies.lapse(out - self.ledger.leased)
+        self.stir()
         return leases
 
-    def settle(self, serial: int, done: bool) -> None:
-        """The answer that carried that lease was handed over, or not."""
-        if done:
-            self.ledger.done(serial)
-            self.dirty = True
-        else:
-            self.ledger.give_back(serial)
+    def token(self, offset: int, serial: int) -> str:
+        """What the client shows to settle that lease."""
+        if self._prefix is None:
+            self._prefix = self._shop.tokens.prefix(self.owner.tag, self.at.partition, self.since)
+        return self._shop.tokens.write(self._prefix, offset, serial)
+
+    def done(self, lease: Lease) -> None:
+        """The answer that carried it was wholly handed over. To be followed by `stir`."""
+        self.ledger.done(lease.serial)
+        self.dirty = True
+
+    def give_back(self, lease: Lease) -> None:
+        """It was not. To be followed by `stir`."""
+        self.ledger.give_back(lease)
+        self.dirty = self.dirty or lease.attempt > 1  # a commit may have counted it
+
+    def stir(self) -> "Deferred[None] | None":
+        """To be called after whatever happened in the ledger: who died is buried, the alarm set, what came back read again. What fires once the
+        burials were tried; None: nobody died."""
+        buried = self._bury()
+        if self.live:
+            self._shop.alarms.at(self, self.ledger.due)
+            self._count()
+            if self.trouble is None and self._incomplete():
+                self._go()
+        return buried
+
+    def wake(self, now: int) -> None:
+        """A lease lapses, or a delay ends."""
+        if self.live and self.tick(now):
+            self.owner.filled(self)
+
+    def tick(self, now: int) -> bool:
+        """As `Ledger.tick`."""
+        out = self.ledger.leased
+        changed = self.ledger.tick(now)
+        self._shop.tallies.lapse(out - self.ledger.leased)
+        self.stir()
+        return changed
+
+    # --- burials (`psubd.services.burials.Grave`) ---
+
+    def dead_letter(self) -> str | None:
+        return self.owner.binding.dead_letter
+
+    def buried(self, offset: int) -> None:
+        self.ledger.buried(offset)
+        self.dirty = True
+        self.stir()
+        self.owner.filled(self)
+
+    def revived(self, offset: int) -> None:
+        self.ledger.revive(offset)
+        self.stir()
+        self.owner.filled(self)
+
+    # --- the place ---
+
+    @property
+    def stood(self) -> int:
+        """The offset behind the last one that was read, or that is done: leases of an earlier process may be acked past what was read."""
+        done = self.ledger.place().done
+        return max(self.ledger.position, done[-1][1] if done else 0)
+
+    def place(self) -> Place:
+        """Where it stands now."""
+        place = self.ledger.place()
+        return Place(place.offset, place.done, self.end, not self.dirty, since=self.since, attempts=place.attempts, log_epoch=self.log_epoch)
 
     def commit(self, epoch: int, limit: int) -> Commit:
         """What the storage has to keep for the place of now."""
-        offset, done = self.ledger.place()
-        record = self._owner.record
-        cursor = Cursor(record.uid, record.mark, record.reset, epoch, offset, done)
-        try:
-            return encode(cursor, limit)
-        except CursorTooLong as too_long:
-            log.warn("{group} {at}: {why}; what is done past {offset} will come again after a restart", **self._who, why=too_long, offset=offset)
-            return encode(cursor._replace(done=()), limit)
+        return commit_of(self.owner.record, epoch, self.place(), limit)
 
     # --- the window ---
 
     def pull(self) -> None:
         """Go on filling the window, if that is needed and nobody is at it."""
         self._resting = False
-        if self.live and not self._pumping and self._hungry():
-            self._stop_retry()
-            self._pumping = True
-            Deferred.fromCoroutine(self._pump()).addErrback(self._broken)
+        self._go()
 
     def quiet(self) -> "Deferred[None] | None":
-        """Fires when no read is on its way; None: none is."""
-        if not self._pumping or self._waiting_on is not None:
-            return None
-        waiter: Deferred[None] = Deferred()
-        self._quiet_waiters.append(waiter)
-        return waiter
+        """Fires when no read is on its way, and the log is not in doubt; None: so it is."""
+        busy = (self._pumping and not self._waits) or (self.halted and self.trouble is None)
+        return self._waits.quiet() if busy else None
 
     def saw_end(self, end: int, stood: int) -> None:
         """Somebody was told that the log ends at ``end``.
@@ -159,125 +207,182 @@ class Channel:
         :param stood: the position when that was asked; what was read since may lie behind the answer.
         """
         if end < stood:
-            self._owner.truncated(self, end)
+            self._halt()
         elif end > self.end:
             self.end = end
-            self._wake()
+            self._waits.end()
             self.pull()
+
+    def go_on(self, error: PsubdError | None) -> None:
+        """The log was not cut after all; or, with an error, that cannot be told now: it is looked at again in a while."""
+        if not self.live or not self.halted:
+            return
+        if error is None:
+            self.halted, self.trouble = False, None
+            self._retry = self._clock.call_later(RETRY_MS, self.pull)  # not at once: what it saw may still be so
+            self.owner.filled(self)
+        else:
+            self.trouble = error
+            self._retry = self._clock.call_later(RETRY_MS, self.owner.truncated, self)
+            self.owner.troubled(self, error)
+        self._waits.tell()
 
     def drop_window(self) -> None:
         """Give the memory back, and rest until the next `pull`; nothing is lost."""
-        if not self._pumping or self._waiting_on is not None:
+        if not self._pumping or self._waits:
             self._resting = True
             self.ledger.drop_window()
             self._count()
-            self._wake()
+            self._waits.end()
 
     def void(self) -> None:
         """End for good."""
         self.live = self.dirty = False
-        self._windows.add(-self._counted)
+        self._shop.alarms.drop(self)
+        self._shop.windows.add(-self._counted)
         self._counted = 0
         self._stop_retry()
-        self._wake()
-        self._tell_quiet()
+        self._waits.end()
+        self._waits.tell()
 
     # --- inside ---
 
-    @property
-    def _who(self) -> dict[str, str]:
-        return {"group": self.group, "at": f"{self.at.topic}/{self.at.partition}"}
+    def _bury(self) -> "Deferred[None] | None":
+        """Those that died since it was last called. None: nobody did."""
+        deaths = self.ledger.take_deaths()
+        return self._shop.burials.bury(self, deaths) if deaths else None
+
+    def _serves(self) -> bool:
+        return self.live and not self.halted
+
+    def _go(self) -> None:
+        if not self._serves():
+            return
+        if self._pumping:
+            if self._waits and self._incomplete():
+                self._waits.end()
+        elif self._hungry() or self._incomplete():
+            self._stop_retry()
+            self._pumping = True
+            Deferred.fromCoroutine(self._pump()).addErrback(self._broken)
 
     def _hungry(self) -> bool:
-        if self._resting or self.ledger.fresh >= ENOUGH_RECORDS or self.ledger.fresh_bytes >= ENOUGH_BYTES:
+        """Whether more is to be read ahead."""
+        if self._resting or self.ledger.fresh >= ENOUGH_RECORDS or self.ledger.window_bytes >= ENOUGH_BYTES:
             return False
-        return not self._windows.full or (not self.ledger.fresh and self._owner.wanted())
+        return not self._shop.windows.full or (not self.ledger.fresh and self.owner.wanted())
+
+    def _incomplete(self) -> bool:
+        """Whether what came back has to be read again."""
+        return not self._resting and self.ledger.missing() is not None and (not self._shop.windows.full or self.owner.wanted())
 
     async def _pump(self) -> None:
         try:
-            while self.live and self._hungry():
-                if self.ledger.position < self.end:
-                    await self._read()
+            while self._serves():
+                if self._incomplete():
+                    await self._read_again()
+                elif not self._hungry():
+                    break
+                elif self.ledger.position < self.end:
+                    await self._read_on()
                 else:
                     await self._watch()
         except PsubdError as error:
             self._fail(error)
         finally:
             self._pumping = False
-            self._tell_quiet()
+            self._waits.tell()
 
-    async def _read(self) -> None:
+    async def _read_on(self) -> None:
         asked = self.ledger.position
-        found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, PORTION_RECORDS, PORTION_BYTES)
-        if not self.live:
-            return
-        self.trouble, self._told = None, False
-        self.end = found.end
-        if not self._owner.is_current():
-            self._owner.recreated()
-        elif found.end < asked:
-            self._owner.truncated(self, found.end)
-        else:
+        found = await self._read(asked)
+        if found is not None:
             self._take(asked, found)
 
-    def _take(self, asked: int, found: Slice) -> None:
-        if found.first > asked:
-            log.warn("{group} {at}: retention took offsets {asked} to {last}; they are skipped", **self._who, asked=asked, last=found.first - 1)
+    async def _read_again(self) -> None:
+        asked = self.ledger.missing()
+        found = None if asked is None else await self._read(asked)
+        if asked is None or found is None:
+            return
         committed = self.ledger.committed
-        self.ledger.feed(asked, found)
-        self._count()
+        self._shop.notices.skipped(self.group, self.at.topic, self.at.partition, asked, min(found.first, self.ledger.position) - 1)
+        self.ledger.refill(asked, own(found, self.group))
         self.dirty = self.dirty or self.ledger.committed != committed
+        self.stir()
+        if self.ledger.missing() == asked:
+            raise StorageUnavailable(f"offset {asked} of {self.at.topic} {self.at.partition} cannot be read again: the log ends at {found.end} now")
+        self.owner.filled(self)
+
+    async def _read(self, asked: int) -> Slice | None:
+        """None: the channel has nothing to do with it any more."""
+        found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, PORTION_RECORDS, PORTION_BYTES)
+        if not self._serves():
+            return None
+        if not self.owner.is_current():
+            self.owner.recreated()
+            return None
+        cut = found.end < max(self.ledger.position, self._began) or await self._was_cut(found)
+        if not self._serves():
+            return None
+        self.trouble, self._told = None, False
+        self.end = found.end
+        if cut:
+            self._halt()
+            return None
+        return found
+
+    async def _was_cut(self, found: Slice) -> bool:
+        """Whether the log of what was read before ended below that. Only a new term of the log's leader can tell."""
+        if not 0 <= self.log_epoch < found.log_epoch:
+            return False
+        ends = await ends_of(self._storage, self.at.topic, {self.at.partition: self.log_epoch})
+        return ends.get(self.at.partition, self.stood) < self.stood
+
+    def _halt(self) -> None:
+        if self._serves():
+            self.halted = True
+            self._stop_retry()
+            self._waits.end()
+            self.owner.truncated(self)
+
+    def _take(self, asked: int, found: Slice) -> None:
+        self._shop.notices.skipped(self.group, self.at.topic, self.at.partition, asked, found.first - 1)
+        committed = self.ledger.committed
+        self.ledger.feed(asked, own(found, self.group))
+        self.log_epoch = max(self.log_epoch, found.log_epoch)
+        self.dirty = self.dirty or self.ledger.committed != committed
+        self.stir()
         if self.ledger.position > asked:
             self._idle_reads = 0
         else:
             self._idle_reads += 1
             self.end = asked
-            self._owner.doubtful()
-        self._owner.filled(self)
-        self._owner.look_for_more()
+            self.owner.doubtful()
+        self.owner.filled(self)
+        self.owner.look_for_more()
 
     async def _watch(self) -> None:
         """Wait at the end. Whatever ends it, the next read tells what is there."""
         try:
             if self._idle_reads > 1:
-                await self._held(self._sleep(PAUSE_MS))
+                await self._waits.on(self._waits.sleep(PAUSE_MS), self._serves())
             watch = self._storage.watch(self.at.topic, self.at.partition, self.ledger.position)
-            self._owner.look_for_more()  # growing wakes those that wait: who comes to wait only now missed it
+            self.owner.look_for_more()  # growing wakes those that wait: who comes to wait only now missed it
             self.trouble = None  # as far as is known: a watch says nothing until it fires or fails
-            await self._held(watch)
+            await self._waits.on(watch, self._serves())
         except CancelledError:
             return
         self.end = max(self.end, self.ledger.position + 1)
-
-    async def _held(self, waiting: "Deferred[None]") -> None:
-        if not self.live:
-            waiting.cancel()
-        self._waiting_on = waiting
-        self._tell_quiet()
-        try:
-            await waiting
-        finally:
-            self._waiting_on = None
-
-    def _sleep(self, ms: int) -> "Deferred[None]":
-        waiter: Deferred[None] = Deferred(lambda cancelled: timer.cancel())
-        timer = self._clock.call_later(ms, waiter.callback, None)
-        return waiter
-
-    def _wake(self) -> None:
-        waiting, self._waiting_on = self._waiting_on, None
-        if waiting is not None:
-            waiting.cancel()
 
     def _fail(self, error: PsubdError) -> None:
         if not self.live:
             return
         if not self._told:
-            log.warn("{group} {at}: cannot be read: {why}", **self._who, why=error.detail)
+            log.warn("{group} {at}: cannot be read: {why}", group=self.group, at=f"{self.at.topic}/{self.at.partition}", why=error.detail)
         self.trouble, self._told = error, True
         if not isinstance(error, TopicMissing):
             self._retry = self._clock.call_later(RETRY_MS, self.pull)
-        self._owner.troubled(self, error)
+        self.owner.troubled(self, error)
 
     def _broken(self, failure: Failure) -> None:
         log.failure("{where}: reading broke", failure=failure, where=f"{self.group} {self.at}")
@@ -288,13 +393,8 @@ class Channel:
             self._retry.cancel()
         self._retry = None
 
-    def _tell_quiet(self) -> None:
-        waiters, self._quiet_waiters = self._quiet_waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
-
     def _count(self) -> None:
-        if self.live:
-            counted, self._counted = self._counted, self.ledger.fresh_bytes
-            self._windows.add(self._counted - counted)
+        counted, held = self._counted, self.ledger.window_bytes
+        if self.live and held != counted:
+            self._counted = held
+            self._shop.windows.add(held - counted)

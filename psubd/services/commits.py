@@ -43,11 +43,12 @@ class Committer:
         self._under_way: dict[str, list[Deferred[None]]] = {}
         self._failing: set[str] = set()
         self._timer: IDelayedCall | None = None
+        self._stopping = False
 
     def touch(self, group: Committed) -> None:
         """The group has something to commit."""
         self._dirty[group] = None
-        if self._timer is None:
+        if self._timer is None and not self._stopping:
             self._timer = self._clock.call_later(self._interval_ms, self._tick)
 
     async def quiet(self, name: str) -> None:
@@ -64,12 +65,13 @@ class Committer:
         return await self._commit(group)
 
     async def stop(self) -> None:
-        """Commit all that is dirty, once."""
-        await all_of([self.flush(group) for group in self._dirty])
-        await all_of([self.quiet(name) for name in self._under_way])
+        """Commit all that is dirty, once, after what is on its way. Nothing is committed afterwards."""
+        self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        await all_of([self.quiet(name) for name in self._under_way])
+        await all_of([self.flush(group) for group in self._dirty])
         if self._dirty:
             log.error("places of {count} groups are not in the storage; what was done last there comes again", count=len(self._dirty))
 
@@ -91,11 +93,11 @@ class Committer:
         waiters = self._under_way[group.name] = []
         try:
             failed = await self._store(group.name, channels)
+            self._judge(group, channels, failed)
         finally:
             del self._under_way[group.name]
             for waiter in waiters:
                 waiter.callback(None)
-        self._judge(group, channels, failed)
         return not failed
 
     async def _store(self, name: str, channels: list[Channel]) -> dict[TopicPartition, PsubdError]:

@@ -4,7 +4,7 @@ Only Kafka has other members and other writers of a group's places (`IStorage.co
 the group is psubd's again, so the tries are commits.
 """
 
-from psubd.errors import InUse, OwnershipInDoubt
+from psubd.errors import InUse, OwnershipInDoubt, PsubdError
 from psubd.interfaces import IClock
 from psubd.services.notices import Notices
 
@@ -77,3 +77,8 @@ def foreign_own(application: str, why: InUse) -> InUse:
 def with_members(group: str, why: InUse) -> InUse:
     """What is told who wants to take over a group that cannot be had now."""
     return InUse(f"group {group!r} cannot be taken over now: {why.detail}. Send the request again when they are gone")
+
+
+def in_doubt(group: str, why: PsubdError) -> PsubdError:
+    """What somebody is told who shows leases of a group that cannot be come to."""
+    return OwnershipInDoubt(f"the leases of group {group!r} cannot be looked at now: {why.detail}") if isinstance(why, InUse) else why

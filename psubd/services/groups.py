@@ -1,8 +1,7 @@
-"""One loaded group: who waits, who gets what, what became of it.
+"""One loaded group: who waits, what it stands on, what became of what is out.
 
-Polls wait in one queue by age; topics take turns, and so do the partitions of a topic. An empty answer is only given after the storage was
-looked at once since the poll came, so that it is true. A poll fails when nothing of what it asks for can be read; while something can, it goes
-on with that, and at its end tells what could not be looked at instead of answering empty.
+Polls wait in one queue by age (`psubd.services.queues`); who gets what is `psubd.services.dealing`, when one ends without a message
+`psubd.services.looking`. Here is what joins them, and what happens to the group as a whole.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,118 +9,129 @@ from collections.abc import Callable, Iterable, Mapping
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from psubd.delivery.ledger import Lease
-from psubd.errors import InUse, NotFound, PsubdError, RateLimited, TopicMissing
-from psubd.interfaces import IClock, IGate, IRegistry, IStorage
-from psubd.model import Binding, Delivered, Delivery, GroupTopic
-from psubd.services.channels import RETRY_MS, Channel, Windows
+from psubd.errors import Internal, InUse, NotFound, PsubdError
+from psubd.interfaces import IGate, IRegistry
+from psubd.model import Binding, Delivery, GroupTopic
+from psubd.services.channels import RETRY_MS, Channel
 from psubd.services.commits import Committer
 from psubd.services.contests import Contest
+from psubd.services.dealing import Dealer
 from psubd.services.group_records import application_of, group_of
-from psubd.services.joins import Joined, Joiner, refusal
+from psubd.services.handouts import Hand, Handout
+from psubd.services.joins import Joined, Joiner
 from psubd.services.live_topics import LiveTopic
-from psubd.services.notices import Notices
+from psubd.services.looking import Lookout
 from psubd.services.places import Place
-from psubd.services.polls import Handout, WaitingPoll, check_mode, nothing
+from psubd.services.polls import WaitingPoll, nothing
+from psubd.services.queues import Queue
 from psubd.services.rounds import Rounds
-from psubd.services.tallies import Tallies
-
-LOOKS = 5
-"""How often a poll comes to its topics again where they are voided under it while it looks (revoked and bound again, cut, made again)."""
-
-RATE_MS = 1_000
-"""How often polls that wait on a topic with a rate look whether they may read it again: the rate's own grain is a second."""
+from psubd.services.visits import Visits
+from psubd.services.workshop import Workshop
 
 log = Logger()
-
-Taken = list[tuple[LiveTopic, Channel, Lease]]
 
 
 class LiveGroup:
     """:param ended: called when the group is at its end by itself: deleted, or its application is gone.
 
-    :ivar queue: the polls that wait, the oldest first. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
-    :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and what is out may still be settled.
+    :ivar queue: the polls that wait. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
+    :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and answers that are out may still be settled.
+    :ivar visits: those that come with leases. :ivar topics: those that it stands on.
+    :ivar troubles: why it could not come to others, at the last try.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        storage: IStorage,
+        shop: Workshop,
         registry: IRegistry,
         gate: IGate,
-        clock: IClock,
         joiner: Joiner,
         committer: Committer,
-        windows: Windows,
-        tallies: Tallies,
-        notices: Notices,
         ended: "Callable[[LiveGroup], None]",
     ) -> None:
         self.name, self.application = name, application_of(name)
-        self.queue: dict[WaitingPoll, None] = {}
+        self.queue = Queue()
         self.topics: dict[str, LiveTopic] = {}
+        self.troubles: dict[str, PsubdError] = {}
         self.out = 0
-        self.used_ms = clock.elapsed_ms()
+        self.used_ms = shop.clock.elapsed_ms()
         self.live = True
-        self.contest = Contest(name, clock, notices)
-        self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
-        self._joiner, self._committer, self._windows, self._tallies, self._ended = joiner, committer, windows, tallies, ended
-        self._ready: dict[LiveTopic, None] = {}
-        self._trouble: dict[str, PsubdError] = {}  # topics that could not be come to, at the last try
-        self._joins = Rounds(self._join)
+        self.contest = Contest(name, shop.clock, shop.notices)
+        self.joins = Rounds(self._join)
+        self.visits = Visits(self, self._use)
+        self._shop, self._clock, self._registry, self._gate = shop, shop.clock, registry, gate
+        self._joiner, self._committer, self._ended = joiner, committer, ended
+        self._lookout = Lookout(self, gate, shop.clock)
+        self._dealer = Dealer(self, self.queue, self.topics, shop.clock, shop.answers)
         self._serving = self._again = False
         self._all_settled: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
-        self._rate_look: IDelayedCall | None = None
         self._end_watch = gate.watch(self.application, self.review)
 
     # --- polls ---
 
     def add(self, poll: WaitingPoll) -> None:
         """Let it wait; what is at hand it gets at once."""
-        self.used_ms = self._clock.elapsed_ms()
+        self._use()
         if self.contest.stands:
             poll.fail(self.contest.refusal())
             return
-        self.queue[poll] = None
-        poll.start(self._clock, self._expired)
+        self.queue.add(poll)
+        poll.start(self._clock, self._lookout.expired)
         self.serve()
-        if poll.over:
-            return
-        if poll.rated:
-            self._look_at_rates()
-        self._begin_look(poll)
+        if not poll.over:
+            self._lookout.begin(poll)
 
     def withdraw(self, poll: WaitingPoll) -> None:
         """Its client is gone."""
-        self.queue.pop(poll, None)
+        self.queue.drop(poll)
 
     def wants(self, topic: str) -> bool:
-        return any(topic in poll.open for poll in self.queue)
+        return self.queue.wants(topic)
 
     def end_polls(self) -> None:
         """Answer all that wait, empty."""
-        for poll in list(self.queue):
-            if not poll.over:
-                self._answer(poll, nothing())
+        self._lookout.answer_all(nothing())
 
     def serve(self) -> None:
-        """Give what is at hand to those that wait, the oldest first. What is called from here may call it again: then it goes round once more."""
+        """Give what is at hand to those that wait. What is called from here may call it again: then it goes round once more."""
         self._again = True
         if self._serving:
             return
         self._serving = True
         try:
-            while self._again and self.live and not self.contest.stands:
+            while self._again and self.queue and self.live and not self.contest.stands:
                 self._again = False
-                for poll, taken in self._deal():
-                    self._grant(poll, taken)
+                for hand in self._dealer.deal():
+                    self._grant(hand)
         finally:
             self._serving = False
+
+    def spent(self, topic: LiveTopic, messages: int, size: int) -> None:
+        self._gate.spent(self.application, topic.name, messages, size)
+
+    def reopen(self, poll: WaitingPoll) -> None:
+        self._lookout.reopen(poll)
+
+    def _use(self) -> None:
+        self.used_ms = self._clock.elapsed_ms()
+
+    # --- leases ---
+
+    def stirred(self, channels: Iterable[Channel]) -> None:
+        """Something happened to leases of these: who waits gets what follows from it."""
+        self._use()
+        for channel in channels:
+            self._refresh(channel)
+        self.serve()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may leave memory, as far as nobody waits for it: nothing is out, delayed, or on its way to a dead-letter topic."""
+        return not self.queue and not self.out and not self.visits.wanted and all(topic.idle for topic in self.topics.values())
 
     # --- what the manager does ---
 
@@ -134,7 +144,7 @@ class LiveGroup:
         voided = self._void_outdated({} if group is None else group.topics)
         for poll in list(self.queue):
             if not poll.over:
-                self._reopen(poll)
+                self._lookout.reopen(poll)
         if gone:
             self.end(NotFound(f"group {self.name!r} was deleted"))
             return
@@ -152,15 +162,15 @@ class LiveGroup:
                 self._void(topic)
                 voided.append(topic.name)
             elif binding != topic.binding:
-                topic.bind(binding)
-                if topic.ready:
-                    self._ready.setdefault(topic, None)
+                topic.bind(binding, self._clock.elapsed_ms())
+                self._dealer.refresh(topic)
         return voided
 
     def hold(self, topic: LiveTopic, record: GroupTopic, partitions: Iterable[int]) -> None:
         """A reset is registered: what is out of ``partitions`` is void, the topic's others go on under the new record."""
         topic.record = record
         topic.take_out(partitions)
+        self._dealer.refresh(topic)
         for channel in topic.channels.values():
             channel.dirty = True
         self._committer.touch(self)
@@ -176,25 +186,22 @@ class LiveGroup:
             return
         self.live = False
         self._end_watch()
-        for timer in (self._retry, self._rate_look):
-            if timer is not None and timer.active():
-                timer.cancel()
+        self._lookout.stop()
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         for topic in list(self.topics.values()):
             self._void(topic)
-        for poll in list(self.queue):
-            if not poll.over:
-                self._answer(poll, nothing() if error is None else error)
+        self._lookout.answer_all(nothing() if error is None else error)
         self._ended(self)
 
     def shed(self) -> None:
         """Give back the memory of what was read ahead."""
-        for topic in self.topics.values():
-            for channel in topic.channels.values():
-                channel.drop_window()
+        for channel in self._channels():
+            channel.drop_window()
 
     def take_dirty(self) -> list[Channel]:
         everything = self.contest.stands  # places that stood still may be the other's by now
-        dirty = [channel for topic in self.topics.values() for channel in topic.channels.values() if channel.dirty or everything]
+        dirty = [channel for channel in self._channels() if channel.dirty or everything]
         for channel in dirty:
             channel.dirty = False
         return dirty
@@ -207,7 +214,7 @@ class LiveGroup:
         if self.live and self.contest.lost(error):
             for poll in list(self.queue):
                 if not poll.over:
-                    self._answer(poll, self.contest.refusal())
+                    self._lookout.answer(poll, self.contest.refusal())
 
     def regained(self) -> None:
         """It goes on as the ledgers stand."""
@@ -216,13 +223,12 @@ class LiveGroup:
 
     async def keep(self) -> bool:
         """Commit all places as they are now, whether they changed or not. False: some could not be."""
-        for topic in self.topics.values():
-            for channel in topic.channels.values():
-                channel.dirty = True
+        for channel in self._channels():
+            channel.dirty = True
         return await self._committer.flush(self)
 
     def is_dirty(self) -> bool:
-        return any(channel.dirty for topic in self.topics.values() for channel in topic.channels.values())
+        return any(channel.dirty for channel in self._channels())
 
     async def settled(self, patience_ms: int) -> None:
         """Wait until every answer is settled, at most so long."""
@@ -238,209 +244,91 @@ class LiveGroup:
     # --- what the topics say ---
 
     def topic_filled(self, topic: LiveTopic) -> None:
-        if topic.ready and self.topics.get(topic.name) is topic:
-            self._ready.setdefault(topic, None)
-            self.serve()
+        if self.topics.get(topic.name) is topic:
+            self._dealer.refresh(topic)
+            if topic.ready:
+                self.serve()
 
     def topic_dirty(self) -> None:
         self._committer.touch(self)
 
     def topic_troubled(self, topic: LiveTopic) -> None:
-        self._judge_all(topic.name)
+        self._lookout.troubled(topic.name)
 
     def topic_voided(self, topic: LiveTopic, error: PsubdError | None) -> None:
         if self.topics.get(topic.name) is topic:
             self._void(topic)
             if error is not None:
-                self._trouble[topic.name] = error
-                self._judge_all(topic.name)
+                self.troubles[topic.name] = error
+                self._lookout.judge_all(topic.name)
                 self._retry_later()
             elif self.wants(topic.name):
                 self._seek()
 
+    def topic_cut(self, topic: LiveTopic, channel: Channel) -> None:
+        self._dealer.refresh(topic)
+        Deferred.fromCoroutine(self._mend(topic, channel))
+
+    async def _mend(self, topic: LiveTopic, channel: Channel) -> None:
+        """Never fails: tried again, as long as the channel lives."""
+        try:
+            await self._shop.mend(self.name, topic.name, channel.at.partition)
+        except PsubdError as error:
+            channel.go_on(error)
+        except Exception:  # noqa: BLE001 - a bug of ours or of a storage: told, and tried again
+            log.failure("{group}: mending {topic} broke", group=self.name, topic=topic.name)
+            channel.go_on(Internal(f"partition {channel.at.partition} of topic {topic.name!r} could not be mended; see the log"))
+        else:
+            channel.go_on(None)
+
     # --- giving ---
 
-    def _deal(self) -> list[tuple[WaitingPoll, Taken]]:
-        """Who gets what now. Those that get something have left the queue."""
-        dealt: list[tuple[WaitingPoll, Taken]] = []
-        for poll in list(self.queue):
-            if not self._ready:
-                break
-            if not poll.over and (taken := self._take(poll)):
-                del self.queue[poll]
-                dealt.append((poll, taken))
-        return dealt
-
-    def _take(self, poll: WaitingPoll) -> Taken:
-        if poll.rated:
-            self._reopen(poll)
-            if poll.over:
-                return []
-        taken: Taken = []
-        count, size = poll.ask.batch_size, poll.ask.max_bytes
-        for topic in [topic for topic in self._ready if topic.name in poll.open]:
-            leases = topic.lease(count, size, not taken)
-            if leases or not topic.ready:
-                del self._ready[topic]
-            if topic.ready:
-                self._ready[topic] = None
-            taken += [(topic, channel, lease) for channel, lease in leases]
-            bytes_taken = sum(lease.message.size for _, lease in leases)
-            self._spent(topic.name, len(leases), bytes_taken)
-            count, size = count - len(leases), size - bytes_taken
-            if count <= 0 or topic.ready:
-                break
-        return taken
-
-    def _spent(self, topic: str, messages: int, size: int) -> None:
-        if messages:
-            self._tallies.delivered.labels(topic).inc(messages)
-            self._gate.spent(self.application, topic, messages, size)
-
-    def _grant(self, poll: WaitingPoll, taken: Taken) -> None:
-        handout = Handout([(topic, channel, lease.serial) for topic, channel, lease in taken], self._settled)
+    def _grant(self, hand: Hand) -> None:
+        handout = Handout(hand.taken, self._settled)
         self.out += 1
-        if poll.over:  # cancelled by what the answer before it set off
+        if hand.poll.over:  # cancelled by what the answer before it set off
             handout.settle(0)
         else:
-            messages = tuple(Delivered(channel.at.topic, channel.at.partition, lease.message, lease.attempt) for _, channel, lease in taken)
-            poll.answer(Delivery(messages, handout.settle))
-        for channel in {channel: None for _, channel, _ in taken}:
+            hand.poll.answer(Delivery(hand.messages(), handout.settle))
+        for channel in hand.channels():
+            if channel.dirty:
+                self._committer.touch(self)
             channel.pull()
 
-    def _settled(self, channels: dict[Channel, LiveTopic], given_back: int) -> None:
+    def _settled(self, channels: dict[Channel, None], given_back: int) -> None:
         self.out -= 1
-        self.used_ms = self._clock.elapsed_ms()
-        self._tallies.given_back.inc(given_back)
-        for channel, topic in channels.items():
-            if channel.live:
-                topic.refresh_ready(channel)
-                if topic.ready:
-                    self._ready.setdefault(topic, None)
-                if channel.dirty:
-                    self._committer.touch(self)
+        self._use()
+        if given_back:
+            self._shop.tallies.given_back.inc(given_back)
+        for channel in channels:
+            channel.stir()
+            self._refresh(channel)
         if not self.out:
             self._tell_settled()
         self.serve()
+
+    def _refresh(self, channel: Channel) -> None:
+        """Something happened in its ledger: it may have something to lease, or to commit."""
+        topic = self.topics.get(channel.at.topic)
+        if topic is not None and channel.live:
+            topic.refresh_ready(channel)
+            self._dealer.refresh(topic)
+            if channel.dirty:
+                self._committer.touch(self)
 
     def _tell_settled(self) -> None:
         waiting, self._all_settled = self._all_settled, None
         if waiting is not None:
             waiting.callback(None)
 
-    # --- looking ---
-
-    def _begin_look(self, poll: WaitingPoll) -> None:
-        poll.looked = False
-        Deferred.fromCoroutine(self._look(poll)).addErrback(self._look_broke, poll)
-
-    async def _look(self, poll: WaitingPoll) -> None:
-        """See to it that everything is read or watched that ``poll`` asks for, and that what is there now was found."""
-        if poll.ask.timeout_ms <= 0:
-            for refresh in [topic.refreshes.next() for topic in self._open_topics(poll)]:
-                await refresh
-        absent = [name for name in poll.open if name not in self.topics]
-        for _ in range(LOOKS):
-            if absent and not poll.over:
-                await self._joins.next()
-            if poll.over:
-                return
-            await self._read_open(poll)
-            absent = [name for name in poll.open if name not in self.topics and name not in self._trouble]
-            if not absent:
-                break
-        poll.looked = True
-        self._judge(poll)
-
-    async def _read_open(self, poll: WaitingPoll) -> None:
-        topics = self._open_topics(poll)
-        for topic in topics:
-            topic.pull()
-        for quiet in [quiet for topic in topics for quiet in topic.quiets()]:
-            await quiet
-
-    def _look_broke(self, failure: Failure, poll: WaitingPoll) -> None:
-        error = refusal(failure)
-        if not poll.over:
-            self._answer(poll, error)
-
-    def _open_topics(self, poll: WaitingPoll) -> list[LiveTopic]:
-        return [self.topics[name] for name in poll.open if name in self.topics]
-
-    def _reopen(self, poll: WaitingPoll) -> None:
-        """What may it read now? It ends where that is nothing, and looks again where it is more than before."""
-        try:
-            bindings = self._gate.may_subscribe(poll.grant, poll.ask.topics)
-            check_mode(poll.ask, bindings)
-        except RateLimited:
-            bindings = {}
-        except PsubdError as error:
-            self._answer(poll, error)
-            return
-        more = not bindings.keys() <= poll.open.keys()
-        poll.open = bindings
-        poll.rated = poll.rated or any(binding.rate is not None for binding in bindings.values())
-        if more:
-            self._begin_look(poll)
-
-    def _look_at_rates(self) -> None:
-        if self._rate_look is None or not self._rate_look.active():
-            self._rate_look = self._clock.call_later(RATE_MS, self._rates_looked)
-
-    def _rates_looked(self) -> None:
-        rated = [poll for poll in self.queue if poll.rated]
-        if rated:
-            self._look_at_rates()
-        for poll in rated:
-            if not poll.over:
-                self._reopen(poll)
-        self.serve()
-
-    # --- judging ---
-
-    def _expired(self, poll: WaitingPoll) -> None:
-        poll.expired = True
-        self._judge(poll)
-
-    def _judge_all(self, topic: str) -> None:
-        for poll in list(self.queue):
-            if topic in poll.open:
-                self._judge(poll)
-
-    def _judge(self, poll: WaitingPoll) -> None:
-        """Whether it has to end without a message."""
-        if poll.over:
-            return
-        errors = self._errors(poll)
-        named = poll.ask.topics is not None
-        missing = next((error for error in errors if isinstance(error, TopicMissing)), None)
-        if errors and not any(topic.healthy() for topic in self._open_topics(poll)):
-            self._answer(poll, missing or errors[0])
-        elif named and missing is not None:
-            self._answer(poll, missing)
-        elif poll.expired and poll.looked:
-            unseen = [error for error in errors if error is not missing]
-            self._answer(poll, unseen[0] if unseen else nothing())
-
-    def _errors(self, poll: WaitingPoll) -> list[PsubdError]:
-        found = [self._trouble[name] for name in poll.open if name not in self.topics and name in self._trouble]
-        return found + [error for topic in self._open_topics(poll) if (error := topic.trouble()) is not None]
-
-    def _answer(self, poll: WaitingPoll, outcome: Delivery | PsubdError) -> None:
-        self.queue.pop(poll, None)
-        if isinstance(outcome, PsubdError):
-            poll.fail(outcome)
-        else:
-            poll.answer(outcome)
-
     # --- coming to topics ---
 
     def _seek(self) -> None:
         """Come to what polls wait for and is not there."""
-        self._joins.next().addErrback(lambda failure: log.failure("{group}: coming to its topics broke", failure, group=self.name))
+        self.joins.next().addErrback(lambda failure: log.failure("{group}: coming to its topics broke", failure, group=self.name))
 
     async def _join(self) -> None:
-        names = {name for poll in self.queue for name in poll.open} - self.topics.keys()
+        names = self.queue.topics().union(*self.visits.wanted) - self.topics.keys()
         if not names or not self.live:
             return
         found = await self._joiner.join(self.name, names)
@@ -448,22 +336,22 @@ class LiveGroup:
             if self.live:
                 self._install(name, outcome)
         for name in found:
-            if name in self._trouble:
-                self._judge_all(name)
+            if name in self.troubles:
+                self._lookout.judge_all(name)
         self._retry_later()
 
     def _install(self, name: str, outcome: Joined | PsubdError) -> None:
         if isinstance(outcome, PsubdError):
-            self._trouble[name] = outcome
+            self.troubles[name] = outcome
             return
-        self._trouble.pop(name, None)
+        self.troubles.pop(name, None)
         group = group_of(self._registry.snapshot(), self.name)
         grant = self._gate.grant_of(self.application)
         binding = None if grant is None else grant.bindings.get(name)
         record = None if group is None else group.topics.get(name)
-        if binding is None or not binding.sub or binding.mark != outcome.record.mark or record != outcome.record:
+        if group is None or binding is None or not binding.sub or binding.mark != outcome.record.mark or record != outcome.record:
             return  # changed while it was loaded: those that still want it come to it again
-        topic = LiveTopic(self, self._storage, self._clock, self._windows, self._find, binding, outcome.record)
+        topic = LiveTopic(self, self._shop, self._find, group, binding, outcome.record)
         self.topics[name] = topic
         topic.put(outcome.places)
 
@@ -472,12 +360,15 @@ class LiveGroup:
 
     def _void(self, topic: LiveTopic) -> None:
         self.topics.pop(topic.name, None)
-        self._ready.pop(topic, None)
+        self._dealer.drop(topic)
         topic.void()
 
     def _retry_later(self) -> None:
-        if self.live and (self._retry is None or not self._retry.active()) and any(self.wants(name) for name in self._trouble):
+        if self.live and (self._retry is None or not self._retry.active()) and any(self.wants(name) for name in self.troubles):
             self._retry = self._clock.call_later(RETRY_MS, self._seek)
+
+    def _channels(self) -> list[Channel]:
+        return [channel for topic in self.topics.values() for channel in topic.channels.values()]
 
 
 def stands(topic: LiveTopic, binding: Binding, record: GroupTopic | None) -> bool:

@@ -1,6 +1,6 @@
 """How a group comes to its places: found in the storage, or begun there and written into the registry, before anybody reads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from twisted.logger import Logger
@@ -8,13 +8,14 @@ from twisted.python.failure import Failure
 
 from psubd.errors import Internal, InUse, PsubdError, TopicMissing, TopicNotBound
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
-from psubd.model import Binding, Bounds, Commit, Group, GroupTopic, StoredTopic, TopicPartition
+from psubd.model import Binding, Commit, Group, GroupTopic, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
 from psubd.services.contests import foreign
 from psubd.services.group_records import application_of, check_room, enrol, group_of, still_bound
 from psubd.services.notices import Notices
-from psubd.services.places import Place, begin, place_of
+from psubd.services.places import Place, begin, commit_of
 from psubd.services.rounds import Locks, outcomes
+from psubd.services.truncation import ACTOR, CUT, keep, nothing_kept, places_on, register, stamped, take_back
 
 log = Logger()
 
@@ -29,13 +30,22 @@ class Joined(msgspec.Struct, frozen=True):
 
 class Joiner:
     """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile. :param notices: told of places that
-    are missing."""
+    are missing, and of logs that changed. :param reach: how far the leases go that this node's former start left of a group and partition."""
 
     def __init__(
-        self, storage: IStorage, registry: IRegistry, gate: IGate, clock: IClock, *, locks: Locks, committer: Committer, notices: Notices
+        self,
+        storage: IStorage,
+        registry: IRegistry,
+        gate: IGate,
+        clock: IClock,
+        *,
+        locks: Locks,
+        committer: Committer,
+        notices: Notices,
+        reach: Callable[[str, TopicPartition], int] = lambda group, at: 0,
     ) -> None:
         self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
-        self._locks, self._committer, self._notices = locks, committer, notices
+        self._locks, self._committer, self._notices, self._reach = locks, committer, notices, reach
 
     async def join(self, name: str, topics: Iterable[str]) -> dict[str, Joined | PsubdError]:
         """The group's standing on each of ``topics``, or why there is none. Never fails."""
@@ -54,9 +64,11 @@ class Joiner:
             return dict.fromkeys(asked, Internal(f"the places of group {name!r} could not be loaded; see the log"))
 
     async def places(self, name: str, topic: str, record: GroupTopic, binding: Binding) -> dict[int, Place]:
-        """Where the group stands on every partition that the topic has now. :raises PsubdError:"""
+        """Where the group stands on every partition that the topic has now, for those that are new to it. :raises PsubdError:"""
         kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
-        return await self._places(name, binding, record, kept)
+        places = await places_on(self._storage, topic, record, binding.start, kept)
+        self._tell_missing(name, topic, record, places)
+        return places
 
     async def _join(self, name: str, topics: list[str]) -> dict[str, Joined | PsubdError]:
         stored: dict[str, StoredTopic] = await self._storage.describe(topics)
@@ -71,15 +83,17 @@ class Joiner:
                 found[topic] = TopicMissing(f"topic {topic!r} is gone from the storage; ask its owner")
             else:
                 bound[topic] = binding
-        records = await self._records(name, bound, stored, found)
+        again: set[str] = set()
+        records = await self._records(name, bound, stored, found, again)
         if records:
-            await self._load(name, bound, records, found)
+            await self._load(name, bound, records, found, again)
         return found
 
     async def _records(
-        self, name: str, bound: Mapping[str, Binding], stored: Mapping[str, StoredTopic], found: dict[str, Joined | PsubdError]
+        self, name: str, bound: Mapping[str, Binding], stored: Mapping[str, StoredTopic], found: dict[str, Joined | PsubdError], again: set[str]
     ) -> dict[str, GroupTopic]:
-        """The record of each topic, written now where the group is new on it; those that could not begin are told in ``found``."""
+        """The record of each topic, written now where the group is new on it; those that could not begin are told in ``found``, those that were
+        made again in ``again``."""
         group = group_of(self._registry.snapshot(), name)
         known = group.topics if group is not None else {}
         records: dict[str, GroupTopic] = {}
@@ -90,7 +104,7 @@ class Joiner:
             if record is None or record.mark != binding.mark:
                 starting.append(topic)
             elif record.uid != uid:
-                log.warn("{group}: topic {topic} was made again; the group goes on at its first messages", group=name, topic=topic)
+                again.add(topic)
                 new[topic] = msgspec.structs.replace(record, uid=uid)
             else:
                 records[topic] = record
@@ -106,7 +120,10 @@ class Joiner:
             await self._enrol(name, group, new)
             for topic in [topic for topic, record in new.items() if not still_bound(self._registry.snapshot(), application_of(name), topic, record)]:
                 del new[topic]
+                again.discard(topic)
                 found[topic] = TopicNotBound(f"application {application_of(name)!r} was unbound from topic {topic!r} meanwhile")
+            for topic in again:
+                self._notices.recreated(name, topic)
         return {**records, **new}
 
     async def _begin(self, name: str, binding: Binding, uid: str) -> GroupTopic:
@@ -120,24 +137,50 @@ class Joiner:
         what = "group.created" if group is None else "group.joined"
         await self._registry.change(f"application {application_of(name)}", enrol(name, topics, what, self._clock.epoch_ms()))
 
-    async def _load(self, name: str, bound: Mapping[str, Binding], records: Mapping[str, GroupTopic], found: dict[str, Joined | PsubdError]) -> None:
+    async def _load(
+        self,
+        name: str,
+        bound: Mapping[str, Binding],
+        records: Mapping[str, GroupTopic],
+        found: dict[str, Joined | PsubdError],
+        again: set[str],
+    ) -> None:
         kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
-        loaded = await outcomes([self._places(name, bound[topic], records[topic], kept) for topic in records])
+        loaded = await outcomes([self._stand(name, bound[topic], records[topic], kept, topic in again) for topic in records])
         for topic, outcome in zip(records, loaded, strict=True):
-            found[topic] = refusal(outcome) if isinstance(outcome, Failure) else Joined(bound[topic], records[topic], outcome)
+            found[topic] = refusal(outcome) if isinstance(outcome, Failure) else outcome
 
-    async def _places(self, name: str, binding: Binding, record: GroupTopic, kept: Mapping[TopicPartition, Commit]) -> dict[int, Place]:
-        bounds: dict[int, Bounds] = await self._storage.bounds(binding.topic)
-        places = {
-            partition: place_of(
-                f"{name} {binding.topic}/{partition}", kept.get(TopicPartition(binding.topic, partition)), record, binding.start, bound
-            )
-            for partition, bound in bounds.items()
+    async def _stand(self, name: str, binding: Binding, record: GroupTopic, kept: Mapping[TopicPartition, Commit], again: bool) -> Joined:
+        places = await places_on(self._storage, binding.topic, record, binding.start, kept, lambda at: self._reach(name, at))
+        if not again:
+            self._tell_missing(name, binding.topic, record, places)
+        if any(place.stood is not None for place in places.values()):
+            record, places = await self._move(name, binding.topic, record, places)
+        for partition, place in places.items():
+            if place.stood is not None:
+                self._notices.truncated(name, binding.topic, partition, place.stood, place.offset)
+            if place.skipped is not None:
+                self._notices.skipped(name, binding.topic, partition, *place.skipped)
+        return Joined(binding, record, places)
+
+    async def _move(self, name: str, topic: str, former: GroupTopic, places: Mapping[int, Place]) -> tuple[GroupTopic, dict[int, Place]]:
+        """The log was cut: leases and acks of what is gone are void from the registry's change on. :raises PsubdError: nothing was moved then."""
+        record = await register(self._registry, self._clock, name, topic, former, CUT, ACTOR)
+        moved = stamped(places, record)
+        limit = self._storage.limits.max_metadata
+        commits = {TopicPartition(topic, partition): commit_of(record, 0, place, limit) for partition, place in moved.items()}
+        failed = await keep(self._storage, name, commits)
+        if nothing_kept(failed, moved):
+            await take_back(self._registry, name, topic, record, former, ACTOR)
+            raise next(iter(failed.values()))
+        return record, {
+            partition: msgspec.structs.replace(place, kept=TopicPartition(topic, partition) not in failed) for partition, place in moved.items()
         }
+
+    def _tell_missing(self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place]) -> None:
         missing = [partition for partition, place in places.items() if place.missing]
-        if missing and self._stands(name, binding.topic, record):
-            self._notices.places_missing(name, binding.topic, missing)
-        return places
+        if missing and self._stands(name, topic, record):
+            self._notices.places_missing(name, topic, missing)
 
     def _stands(self, name: str, topic: str, record: GroupTopic) -> bool:
         """Whether that is still the group's record: who takes it away forgets the places then."""

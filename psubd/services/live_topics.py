@@ -1,19 +1,22 @@
 """One topic of a loaded group: its channels, and which of them have something to lease."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from psubd.delivery.cursor import room
-from psubd.delivery.ledger import Lease, Ledger
+from psubd.delivery.ledger import Ledger, Rules
 from psubd.errors import PsubdError, TopicMissing
-from psubd.interfaces import IClock, IStorage
-from psubd.model import Binding, Bounds, GroupTopic, StoredTopic, TopicPartition
-from psubd.services.channels import Channel, Windows
+from psubd.model import Binding, Bounds, Group, GroupTopic, StoredTopic, TopicPartition
+from psubd.services.channels import Channel
+from psubd.services.handouts import Hand
 from psubd.services.places import Place
 from psubd.services.rounds import Rounds
+from psubd.services.tokens import Token, tag_of
+from psubd.services.workshop import Workshop
 
 log = Logger()
 
@@ -38,35 +41,42 @@ class Home(Protocol):
     def topic_voided(self, topic: "LiveTopic", error: PsubdError | None) -> None:
         """It was voided by itself. Without an error it is to be come to anew."""
 
+    def topic_cut(self, topic: "LiveTopic", channel: Channel) -> None:
+        """There are signs that the log of the channel was cut; it has halted."""
+
     def wants(self, topic: str) -> bool:
         """Whether a poll waits that reads it."""
 
 
 class LiveTopic:
-    """:param find: asks the storage where the group stands.
+    """:param find: asks the storage where the group stands. :param group: the group's record in the registry.
 
     :ivar record: what commits must carry. :ivar binding: as it is now. :ivar ready: the channels with something to lease, the next one first.
+    :ivar tag: what leases say of the group and the topic (`psubd.services.tokens.tag_of`).
     :ivar moving: a reset is under way: the registry's record may be ahead of this one, and some channels are taken out.
     """
 
-    def __init__(self, home: Home, storage: IStorage, clock: IClock, windows: Windows, find: Finder, binding: Binding, record: GroupTopic) -> None:
+    def __init__(self, home: Home, shop: Workshop, find: Finder, group: Group, binding: Binding, record: GroupTopic) -> None:
         self.name, self.binding, self.record = binding.topic, binding, record
+        self.tag = tag_of(group, self.name, record)
         self.live = True
         self.moving = False
         self.channels: dict[int, Channel] = {}
         self.ready: dict[Channel, None] = {}
         self.refreshes = Rounds(self._refresh)
-        self._home, self._storage, self._clock, self._windows, self._find = home, storage, clock, windows, find
+        self._home, self._shop, self._storage, self._find = home, shop, shop.storage, find
+        self._delivered = shop.tallies.delivered.labels(self.name)
 
     def put(self, places: Mapping[int, Place]) -> None:
         """Let the group stand at ``places`` from now on; what was leased there before is void."""
         self.take_out(places)
         for partition, place in places.items():
-            self.channels[partition] = channel = self._channel(partition, place)
-            channel.dirty = not place.kept
+            self.channels[partition] = self._channel(partition, place)
         for partition in places:
             if partition in self.channels:
+                self.channels[partition].stir()
                 self.channels[partition].pull()
+                self.refresh_ready(self.channels[partition])
         if any(channel.dirty for channel in self.channels.values()):
             self._home.topic_dirty()
         self._home.topic_filled(self)
@@ -79,35 +89,62 @@ class LiveTopic:
                 self.ready.pop(channel, None)
                 channel.void()
 
-    def lease(self, count: int, size: int, first_fits: bool) -> list[tuple[Channel, Lease]]:
-        """Lease from the ready channels in turn, up to the bounds.
+    def lease(self, hand: Hand, count: int) -> int:
+        """Lease from the ready channels in shares, up to ``count`` messages; how many it were.
 
-        An answer ends at the first message that is too large for what is left of it: that channel is the next one's first.
+        Whoever gave something goes to the end. An answer ends at the first message that is too large for what is left of it: that channel keeps
+        its turn.
         """
-        taken: list[tuple[Channel, Lease]] = []
-        while count > 0 and self.ready:
-            channel = next(iter(self.ready))
-            leases = channel.lease(count, size, first_fits)
-            count -= len(leases)
-            size -= sum(lease.message.size for lease in leases)
-            first_fits = first_fits and not leases
-            taken += [(channel, lease) for lease in leases]
-            if channel.ledger.ready and count > 0:
-                break
-            del self.ready[channel]
-            self.refresh_ready(channel)
+        left, until = count, hand.until(self.binding)
+        while left > 0 and hand.wants and (channels := self._open_to(hand, left)):
+            share, size = max(1, left // len(channels)), hand.size // len(channels)
+            for channel in channels:
+                if left > 0 and hand.wants:
+                    left -= self._lease(channel, hand, min(share, left), size, until)
+        self._delivered.inc(count - left)
+        return count - left
+
+    def _open_to(self, hand: Hand, count: int) -> list[Channel]:
+        """The first ``count`` channels that have something for the hand."""
+        lanes = (channel for channel in hand.lanes.get(self.name, ()) if channel not in self.ready)
+        return list(islice(chain(self.ready, lanes), count))
+
+    def _lease(self, channel: Channel, hand: Hand, count: int, size: int, until: int | None) -> int:
+        taken = hand.take(channel, count, size, until)
+        if self.binding.ordered or hand.lanes:
+            hand.keep_lane(channel, taken > 0 and until is None)
+        if not taken and channel.ready:
+            hand.full = True
+            return 0
+        self.ready.pop(channel, None)
+        self.refresh_ready(channel)
         return taken
 
-    def bind(self, binding: Binding) -> None:
+    def bind(self, binding: Binding, now: int) -> None:
         """The binding changed; what is out stays out."""
         self.binding = binding
-        for channel in self.channels.values():
-            channel.ledger.max_in_flight = binding.max_in_flight
+        channels = list(self.channels.values())
+        for channel in channels:  # all of them, before anything follows from it for one
+            channel.ledger.bind(rules_of(binding), now)
+        for channel in channels:
+            channel.stir()
             self.refresh_ready(channel)
+
+    def channel_of(self, token: Token) -> Channel | None:
+        """Whose lease the token is of, if it is of today: of a partition that was not moved since."""
+        channel = self.channels.get(token.partition)
+        if not self.live or token.tag != self.tag or channel is None or channel.since != token.since:
+            return None
+        return channel
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is out, waits, or is on its way to the dead-letter topic."""
+        return all(channel.ledger.idle for channel in self.channels.values())
 
     def refresh_ready(self, channel: Channel) -> None:
         """Look again whether the channel has something to lease."""
-        if channel.live and channel.ledger.ready:
+        if channel.ready:
             self.ready.setdefault(channel, None)
         else:
             self.ready.pop(channel, None)
@@ -131,6 +168,9 @@ class LiveTopic:
 
     def leased(self) -> int:
         return sum(channel.ledger.leased for channel in self.channels.values())
+
+    def delayed(self) -> int:
+        return sum(channel.ledger.waiting for channel in self.channels.values())
 
     def void(self) -> None:
         """End for good: nothing of it is committed, and what is out is nobody's."""
@@ -168,9 +208,10 @@ class LiveTopic:
     def recreated(self) -> None:
         self._gone(None)
 
-    def truncated(self, channel: Channel, end: int) -> None:
-        log.warn("{group}: the log of {at} was cut: it ends at {end}, before what was read", group=self._home.name, at=str(channel.at), end=end)
-        self._gone(None)
+    def truncated(self, channel: Channel) -> None:
+        if channel.live:
+            self.ready.pop(channel, None)
+            self._home.topic_cut(self, channel)
 
     def wanted(self) -> bool:
         return self._home.wants(self.name)
@@ -178,10 +219,16 @@ class LiveTopic:
     # --- inside ---
 
     def _channel(self, partition: int, place: Place) -> Channel:
+        at, shop = TopicPartition(self.name, partition), self._shop
         space = room(self.record.uid, self.record.mark, self._storage.limits.max_metadata)
-        ledger = Ledger(place.offset, place.done, max_in_flight=self.binding.max_in_flight, room=space)
-        at = TopicPartition(self.name, partition)
-        return Channel(self, self._storage, self._clock, self._windows, self._home.name, at, ledger, place.end)
+        rules = rules_of(self.binding)
+        ledger = shop.carried.take(self._home.name, at, self.record, place, rules=rules, room=space, serials=shop.serials)
+        restored = ledger is not None
+        if ledger is None:
+            ledger = Ledger(place.offset, place.done, place.attempts, rules=rules, room=space, serials=shop.serials)
+        channel = Channel(self, shop, self._home.name, at, ledger, place)
+        channel.dirty = restored or not place.kept
+        return channel
 
     def _gone(self, error: PsubdError | None) -> None:
         if self.live:
@@ -213,3 +260,9 @@ class LiveTopic:
         if self.live and not self.moving and new:
             log.info("{group}: topic {topic} has partitions {new} now", group=self._home.name, topic=self.name, new=sorted(new))
             self.put(new)
+
+
+def rules_of(binding: Binding) -> Rules:
+    """What the binding says of delivery, as a ledger takes it."""
+    most = binding.max_attempts if binding.dead_letter is not None else None
+    return Rules(binding.max_in_flight, binding.ordered, most, binding.backoff.min, binding.backoff.max)

@@ -32,6 +32,32 @@ class Notices:
         log.warn("{line}: repeated, never skipped", line=line)
         self._tell(line)
 
+    def skipped(self, group: str, topic: str, partition: int, first: int, last: int) -> None:
+        """Retention took messages that were not done, from offset ``first`` to ``last``; none where that is less."""
+        if last < first:
+            return
+        line = f"group.skipped {group} {topic} partition {partition}: retention took offsets {first} to {last}, which were not done"
+        log.warn("{line}: the group goes on behind them", line=line)
+        self._tell(line)
+
+    def recreated(self, group: str, topic: str) -> None:
+        """The topic is another one than the group's places are of."""
+        line = f"group.topic_recreated {group} {topic}: the topic was made again"
+        log.warn("{line}: the group goes on at its first messages, leases of the former one are lost", line=line)
+        self._tell(line)
+
+    def truncated(self, group: str, topic: str, partition: int, stood: int, offset: int) -> None:
+        """The log was cut below where the group stood."""
+        line = f"group.log_truncated {group} {topic} partition {partition}: the log was cut below offset {stood}; goes on at {offset}"
+        log.warn("{line}: leases of what was cut off are lost", line=line)
+        self._tell(line)
+
+    def letter_stuck(self, group: str, topic: str, partition: int, offset: int, why: str) -> None:
+        """A message that is due for the dead-letter topic cannot be stored there: told once a message, tried on."""
+        line = f"group.letter_stuck {group} {topic} partition {partition} offset {offset}: {why}"
+        log.warn("{line}: it stays, and is tried again", line=line)
+        self._tell(line)
+
     def contested(self, group: str, why: str) -> None:
         """Somebody else has a group that psubd serves."""
         line = f"group.contested {group} {why}"

@@ -42,6 +42,8 @@ class Clearing:
         self.bindings += [f"{id}/{topic}" for topic in items]
         for group in self._rolls.groups_of(id):
             self.writes.append(Delete(f"/groups/{group.name}"))
+            if self._rolls.has("redrive", group.name):
+                self.writes.append(Delete(f"/redrives/{group.name}"))
             self.groups.append(group.name)
             self.places.append((group.name, None))
 

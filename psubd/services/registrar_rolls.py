@@ -38,7 +38,7 @@ class Rolls:
         return self._there("token", name, Token)
 
     def has(self, kind: str, id: str) -> bool:
-        """``kind``: ``application``, ``topic``, ``token``."""
+        """``kind``: ``application``, ``topic``, ``token``, ``redrive``."""
         return self._snapshot.get(f"/{kind}s/{id}") is not None
 
     def check_version(self, kind: str, id: str, if_match: int | None) -> None:

@@ -5,20 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from twisted.logger import Logger
 
-from psubd.delivery.cursor import Cursor, CursorTooLong, encode, written_here
-from psubd.errors import InUse, NotFound, PsubdError, StorageUnavailable, TopicMissing, TopicNotBound
-from psubd.interfaces import Change, Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan, Put
+from psubd.delivery.cursor import written_here
+from psubd.errors import InUse, NotFound, PsubdError, TopicMissing, TopicNotBound
+from psubd.interfaces import Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan
 from psubd.model import Binding, Bounds, Commit, GroupTopic, ResetTo, StoredTopic, TopicPartition
+from psubd.services.channels import Channel
 from psubd.services.commits import Committer
 from psubd.services.contests import with_members
-from psubd.services.group_records import application_of, check_name, check_room, enrol, group_of, path_of
+from psubd.services.group_records import application_of, check_name, check_room, group_of, path_of
 from psubd.services.groups import LiveGroup
 from psubd.services.live_topics import LiveTopic
-from psubd.services.places import Place, aim
+from psubd.services.notices import Notices
+from psubd.services.places import Place, aim, commit_of, cut_below, fresh, reached, settled
+from psubd.services.redrive_records import gone_with
 from psubd.services.rounds import Locks
-from psubd.services.views import LiveGroups, Standing, standings
+from psubd.services.truncation import ACTOR, CUT, ends_of, keep, nothing_kept, places_on, register, stamped, take_back
+from psubd.services.views import LiveGroups
 
 log = Logger()
+
+RESET = "group.reset"
+
+Failed = dict[TopicPartition, PsubdError]
+Movement = Callable[[GroupTopic], dict[int, Place]]
+"""The record that was written -> where the moved partitions stand under it."""
 
 
 class Resetter:
@@ -35,9 +45,10 @@ class Resetter:
         locks: Locks,
         committer: Committer,
         live: LiveGroups,
+        notices: Notices | None = None,
     ) -> None:
         self._storage, self._registry, self._gate, self._nodes, self._clock = storage, registry, gate, nodes, clock
-        self._locks, self._committer, self._live = locks, committer, live
+        self._locks, self._committer, self._live, self._notices = locks, committer, live, notices or Notices()
 
     async def reset(self, name: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> dict[int, int]:
         """As `ISubscriber.reset`. Partitions that are not moved keep their place, what is leased of them stays leased. A group that somebody
@@ -98,7 +109,7 @@ class Resetter:
             if group is None:
                 raise NotFound(f"no group {name!r}")
             topics[:] = group.topics
-            return Plan(f"group.deleted {name}", (Delete(path_of(name)),))
+            return Plan(f"group.deleted {name}", (Delete(path_of(name)), *gone_with(snapshot, name)))
 
         await self._registry.change(actor, plan)
         return topics
@@ -111,127 +122,135 @@ class Resetter:
             raise TopicNotBound(f"application {application!r} is not bound to topic {topic!r} to subscribe")
         return binding
 
+    async def mend(self, name: str, topic: str, partition: int) -> bool:
+        """A channel of a loaded group saw signs that the log was cut below what it had read: where that is so in fact, move this partition to where
+        the log ended, the registry first. Its leases are lost then; the topic's other partitions go on.
+
+        The channel reads nothing meanwhile. True: it was moved, and another channel has its place. False: the log was not cut below what was read,
+        or the group does not stand there any more: the channel, if it lives, goes on.
+
+        :raises PsubdError: it cannot be told, or not be registered; nothing was moved, and it is to be tried again.
+        """
+        async with self._locks.of(name):
+            loaded = self._live.get(name)
+            found = None if loaded is None else loaded.topics.get(topic)
+            channel = None if found is None else found.channels.get(partition)
+            if loaded is None or found is None or channel is None:
+                return False
+            bounds: dict[int, Bounds] = await self._storage.bounds(topic)
+            ends = await ends_of(self._storage, topic, {partition: channel.log_epoch})
+            if not channel.live or not found.is_current() or partition not in bounds:
+                return False
+            if cut_below(bounds[partition], ends.get(partition), came(channel)) is None:
+                return False
+            await self._mend(loaded, found, channel, bounds[partition], ends.get(partition))
+            return True
+
+    async def _mend(self, group: LiveGroup, topic: LiveTopic, channel: Channel, bound: Bounds, log_end: int | None) -> None:
+        """The places are committed with the next interval: they stand in memory, and nobody has to wait for the storage."""
+        topic.moving = True
+        try:
+            record = await register(self._registry, self._clock, group.name, topic.name, topic.record, CUT, ACTOR)
+            if not channel.live:
+                return
+            stood = came(channel)  # acks that came while the registry wrote count
+            place = settled(channel.place(), topic.binding.start, bound, log_end, stood)
+            partition = channel.at.partition
+            group.hold(topic, record, [partition])
+        finally:
+            topic.moving = False
+        group.move(topic, {partition: msgspec.structs.replace(place, since=record.reset, kept=False)})
+        self._notices.truncated(group.name, topic.name, partition, stood, place.offset)
+        if place.skipped is not None:
+            self._notices.skipped(group.name, topic.name, partition, *place.skipped)
+
     async def _move(self, name: str, binding: Binding, offsets: Mapping[int, int], actor: str) -> None:
         bounds: dict[int, Bounds] = await self._storage.bounds(binding.topic)
         stored: dict[str, StoredTopic] = await self._storage.describe([binding.topic])
         if binding.topic not in stored:
             raise TopicMissing(f"topic {binding.topic!r} is gone from the storage")
         aimed = GroupTopic(stored[binding.topic].uid, binding.mark)
-        before = await self._standings(name, binding, aimed.uid, bounds)
-        places = {
-            partition: Place(offsets[partition], (), bound.end, True)
-            if partition in offsets
-            else Place(before[partition].offset, before[partition].done, bound.end, True)
-            for partition, bound in bounds.items()
-        }
+        before = await self._before(name, binding, aimed.uid, bounds)
+        rest = {partition: place for partition, place in before.items() if partition not in offsets}
+
+        def moved(record: GroupTopic) -> dict[int, Place]:
+            return {
+                partition: Place(offset, (), bounds[partition].end, False, since=record.reset, log_epoch=bounds[partition].log_epoch)
+                for partition, offset in offsets.items()
+            }
+
         loaded = self._live.get(name)
         topic = None if loaded is None else loaded.topics.get(binding.topic)
         if loaded is None or topic is None:
-            await self._move_kept(name, binding.topic, aimed, places, actor)
+            refuse(await self._move_kept(name, binding.topic, aimed, moved, rest, actor))
         else:
-            await self._move_loaded(loaded, topic, aimed, places, offsets, actor)
+            refuse(await self._move_loaded(loaded, topic, aimed, moved, rest, actor))
 
-    async def _move_kept(self, name: str, topic: str, aimed: GroupTopic, places: Mapping[int, Place], actor: str) -> None:
+    async def _move_kept(self, name: str, topic: str, aimed: GroupTopic, moved: Movement, rest: Mapping[int, Place], actor: str) -> Failed:
         """Of a group that is not loaded. Where surely nothing was kept, the reset is taken back: the partitions that were not to be moved would
         lose their places too."""
         group = group_of(self._registry.snapshot(), name)
         former = None if group is None else group.topics.get(topic)
-        record = await self._write(name, topic, aimed, actor)
+        record = await register(self._registry, self._clock, name, topic, aimed, RESET, actor)
+        places = {**stamped(rest, record), **moved(record)}
         failed = await self._store(name, topic, record, places, None)
-        if len(failed) == len(places) and all(isinstance(error, StorageUnavailable | InUse) for error in failed.values()):
-            await self._take_back(name, topic, record, former, actor)
-        refuse(failed)
-
-    async def _take_back(self, name: str, topic: str, record: GroupTopic, former: GroupTopic | None, actor: str) -> None:
-        try:
-            await self._registry.change(actor, taken_back(name, topic, record, former))
-        except PsubdError as error:
-            log.warn("{group}: reset of {topic} stays registered; it goes on at its first messages: {why}", group=name, topic=topic, why=error.detail)
+        if nothing_kept(failed, places):
+            await take_back(self._registry, name, topic, record, former, actor)
+            return failed
+        for partition, place in rest.items():
+            if place.stood is not None:
+                self._notices.truncated(name, topic, partition, place.stood, place.offset)
+        return failed
 
     async def _move_loaded(
-        self, group: LiveGroup, topic: LiveTopic, aimed: GroupTopic, places: Mapping[int, Place], moved: Mapping[int, int], actor: str
-    ) -> None:
+        self, group: LiveGroup, topic: LiveTopic, aimed: GroupTopic, moved: Movement, rest: Mapping[int, Place], actor: str
+    ) -> Failed:
         """What is moved is void from the registry's change on, and there again once it is kept. The rest goes on all the time."""
         topic.moving = True
-        held = kept = False
+        places: dict[int, Place] | None = None
+        kept = False
         try:
-            record = await self._write(group.name, topic.name, aimed, actor)
-            group.hold(topic, record, moved)
-            held = True
-            refuse(await self._store(group.name, topic.name, record, places, topic))
-            kept = True
+            record = await register(self._registry, self._clock, group.name, topic.name, aimed, RESET, actor)
+            places = moved(record)
+            group.hold(topic, record, places)
+            failed = await self._store(group.name, topic.name, record, {**stamped(rest, record), **places}, topic)
+            kept = not failed
+            return failed
         finally:
             # Where the storage failed, the new place stands in memory, and is committed as soon as that can be.
             topic.moving = False
-            if held:
-                group.move(topic, {partition: msgspec.structs.replace(places[partition], kept=kept) for partition in moved})
+            if places is not None:
+                group.move(topic, {partition: msgspec.structs.replace(place, kept=kept) for partition, place in places.items()})
 
-    async def _standings(self, name: str, binding: Binding, uid: str, bounds: Mapping[int, Bounds]) -> dict[int, Standing]:
-        """Where the group stands now; one that is new begins as the binding says, on a topic made again at its first messages."""
+    async def _before(self, name: str, binding: Binding, uid: str, bounds: Mapping[int, Bounds]) -> dict[int, Place]:
+        """Where the storage says that the group stands; one that is new begins as the binding says, on a topic made again at its first messages."""
         group = group_of(self._registry.snapshot(), name)
         record = None if group is None else group.topics.get(binding.topic)
-        if group is None or record is None or record.mark != binding.mark:
-            return {partition: Standing(bound.first if binding.start == "earliest" else bound.end) for partition, bound in bounds.items()}
-        if record.uid != uid:
-            return {partition: Standing(bound.first) for partition, bound in bounds.items()}
-        found = await standings(self._storage, self._live, group, {binding.topic: bounds})
-        return {at.partition: standing for at, standing in found.items()}
+        if record is not None and record.mark == binding.mark and record.uid == uid:
+            return await places_on(self._storage, binding.topic, record, binding.start, await self._storage.committed(name))
+        latest = binding.start == "latest" and (record is None or record.mark != binding.mark)
+        return {partition: fresh(bound.end if latest else bound.first, bound) for partition, bound in bounds.items()}
 
-    async def _write(self, name: str, topic: str, aimed: GroupTopic, actor: str) -> GroupTopic:
-        change: Change = await self._registry.change(actor, enrol(name, {topic: aimed}, "group.reset", self._clock.epoch_ms(), reset=True))
-        return msgspec.structs.replace(aimed, reset=change.serial)
-
-    async def _store(
-        self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None
-    ) -> dict[TopicPartition, PsubdError]:
+    async def _store(self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None) -> Failed:
         """Keep all the topic's places under the new record; those of channels that go on as they are at this moment. The failed ones, with why."""
         await self._committer.quiet(name)
-        channels = live.channels if live is not None and live.live else {}
-        commits = {
-            TopicPartition(topic, partition): channels[partition].commit(self._nodes.epoch, self._storage.limits.max_metadata)
-            if partition in channels
-            else self._commit(record, place)
-            for partition, place in places.items()
-        }
-        try:
-            failed: dict[TopicPartition, PsubdError] = await self._storage.commit(name, commits)
-        except PsubdError as error:
-            failed = dict.fromkeys(commits, error)
+        limit = self._storage.limits.max_metadata
+        commits = {TopicPartition(topic, partition): commit_of(record, self._nodes.epoch, place, limit) for partition, place in places.items()}
+        if live is not None and live.live:
+            commits |= {channel.at: channel.commit(self._nodes.epoch, limit) for channel in live.channels.values()}
+        failed = await keep(self._storage, name, commits)
         if failed:
             why = next(iter(failed.values())).detail
-            log.warn("{group}: reset of {topic} is registered, its places could not be kept: {why}", group=name, topic=topic, why=why)
+            log.warn("{group}: the move on {topic} is registered, its places could not be kept: {why}", group=name, topic=topic, why=why)
         return failed
 
-    def _commit(self, record: GroupTopic, place: Place) -> Commit:
-        cursor = Cursor(record.uid, record.mark, record.reset, self._nodes.epoch, place.offset, place.done)
-        try:
-            return encode(cursor, self._storage.limits.max_metadata)
-        except CursorTooLong:
-            return encode(cursor._replace(done=()), self._storage.limits.max_metadata)
+
+def came(channel: Channel) -> int:
+    """How far the group had come: what was read, and what was acked past that by leases of an earlier process."""
+    return max(channel.stood, reached(channel.place()))
 
 
 def refuse(failed: Mapping[TopicPartition, PsubdError]) -> None:
     """:raises PsubdError: the first of them, if any failed."""
     for error in failed.values():
         raise error
-
-
-def taken_back(name: str, topic: str, record: GroupTopic, former: GroupTopic | None) -> Callable[[ISnapshot, int], Plan]:
-    """The change that gives the group its ``former`` record on the topic again instead of ``record``; a group that the reset made goes.
-
-    :raises TopicNotBound: it is not ``record`` that stands there any more.
-    """
-
-    def plan(snapshot: ISnapshot, serial: int) -> Plan:
-        group = group_of(snapshot, name)
-        if group is None or group.topics.get(topic) != record:
-            raise TopicNotBound(f"group {name!r} stands on topic {topic!r} no more, or as somebody else put it")
-        topics = {other: place for other, place in group.topics.items() if other != topic}
-        if former is not None:
-            topics[topic] = former
-        made_by_it = not topics and group.serial == record.reset
-        path = path_of(name)
-        write = Delete(path) if made_by_it else Put(path, msgspec.json.encode(msgspec.structs.replace(group, topics=topics)))
-        return Plan(f"group.reset_taken_back {name} {topic}", (write,))
-
-    return plan

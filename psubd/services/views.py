@@ -107,8 +107,8 @@ def in_memory(loaded: LiveGroup | None, record: GroupTopic, at: TopicPartition) 
     if topic is None or topic.record != record or at.partition not in topic.channels:
         return None
     ledger = topic.channels[at.partition].ledger
-    offset, done = ledger.place()
-    return Standing(offset, done, ledger.leased, ledger.oldest())
+    place = ledger.place()
+    return Standing(place.offset, place.done, ledger.leased, ledger.oldest())
 
 
 def in_storage(commit: Commit | None, record: GroupTopic, bound: Bounds) -> Standing:

@@ -28,6 +28,7 @@ class SubscriberTestCase(SynchronousTestCase):
         self.wait(self.registry.start())
         self.gate.start()
         self.registrar = Registrar(self.registry, self.storage, self.clock, 1 << 20)
+        self.carryover = None
         self.keys = {}
         self.create_application("shop")
         self.create_application("owner")
@@ -50,6 +51,7 @@ class SubscriberTestCase(SynchronousTestCase):
 
     def make_subscriber(self):
         self.metrics = CollectorRegistry()
+        self.registry.epoch += 1
         subscriber = Subscriber(
             self.storage,
             self.registry,
@@ -59,10 +61,15 @@ class SubscriberTestCase(SynchronousTestCase):
             commit_interval_ms=500,
             metrics=self.metrics,
             patience_ms=0,
+            carryover=self.carryover,
             **self.settings,
         )
+        self.built(subscriber)
         self.wait(subscriber.start())
         return subscriber
+
+    def built(self, subscriber):
+        """What a test does to each subscriber before it starts."""
 
     def restart(self):
         """The node stops well and starts again."""
@@ -76,6 +83,9 @@ class SubscriberTestCase(SynchronousTestCase):
         former._end_listening()
         former._sweeping.cancel()
         former._renewal.stop()
+        former._shop.alarms.stop()
+        former._shop.burials.stop()
+        former._whereabouts.stop()
         for group in list(former._live.values()):
             group.end()
         if former._committer._timer is not None:
@@ -104,9 +114,9 @@ class SubscriberTestCase(SynchronousTestCase):
 
     # --- publishing and reading
 
-    def publish(self, topic="orders", partition=0, count=1, size=10, timestamp=None):
+    def publish(self, topic="orders", partition=0, count=1, size=10, timestamp=None, key=None, headers=()):
         """The offsets of ``count`` new messages."""
-        records = [Record(topic, b"v" * size, partition=partition, timestamp=timestamp) for _ in range(count)]
+        records = [Record(topic, b"v" * size, key, headers, partition, timestamp) for _ in range(count)]
         return [position.offset for position in self.wait(self.storage.publish(records, "all"))]
 
     def poll(self, group="shop", topics=None, batch=1, timeout=30_000, grant=None, **settings) -> Deferred:
@@ -125,6 +135,31 @@ class SubscriberTestCase(SynchronousTestCase):
         delivery.settle(len(delivery.messages))
         return places(delivery)
 
+    def lease(self, count=1, grant=None, **settings):
+        """Poll without waiting in explicit mode until so many came, or none is there; hand all of it over. The messages."""
+        held = []
+        while len(held) < count:
+            delivery = self.wait(self.poll(timeout=0, batch=count - len(held), ack="explicit", grant=grant, **settings))
+            delivery.settle(len(delivery.messages))
+            if not delivery.messages:
+                break
+            held += delivery.messages
+        return held
+
+    def ack(self, *held, application="shop"):
+        """Ack the tokens, or the messages that have them; how many took effect, and the tokens of those that were lost."""
+        return self.verdict(self.subscriber.ack(self.grant(application), tokens(held)))
+
+    def nack(self, *held, delay=0, dead=False, application="shop"):
+        return self.verdict(self.subscriber.nack(self.grant(application), tokens(held), delay, dead))
+
+    def extend(self, *held, timeout=30_000, application="shop"):
+        return self.verdict(self.subscriber.extend(self.grant(application), tokens(held), timeout))
+
+    def verdict(self, deferred):
+        verdict = self.wait(deferred)
+        return verdict.count, list(verdict.lost)
+
     def drain(self, **settings):
         """Poll without waiting until nothing comes; all that came."""
         found = []
@@ -136,6 +171,14 @@ class SubscriberTestCase(SynchronousTestCase):
         """The committed offsets, by topic and partition."""
         kept = self.wait(self.storage.committed(group))
         return {(at.topic, at.partition): commit.offset for at, commit in sorted(kept.items())}
+
+
+def tokens(held):
+    return [each if isinstance(each, str) else each.token for each in held]
+
+
+def offsets(messages):
+    return [delivered.message.offset for delivered in messages]
 
 
 def places(delivery):

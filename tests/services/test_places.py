@@ -1,12 +1,13 @@
 """Where groups stand, as pure as it can be told."""
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.delivery.cursor import Cursor, encode
 from psubd.errors import StorageUnavailable, TopicMissing
 from psubd.model import Binding, Bounds, Commit, GroupTopic, Record, Topic, TopicPartition, TopicSpec
-from psubd.services.places import begin, place_of, todays
+from psubd.services.places import Place, begin, commit_of, place_of, settled, todays
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
 from psubd.testing.faulty_storage import FaultyStorage
@@ -14,8 +15,8 @@ from psubd.testing.faulty_storage import FaultyStorage
 RECORD = GroupTopic("uid", "mark", 3)
 
 
-def commit(offset=5, done=(), uid="uid", mark="mark", reset=3):
-    return encode(Cursor(uid, mark, reset, 1, offset, done))
+def commit(offset=5, done=(), uid="uid", mark="mark", reset=3, since=2, attempts=()):
+    return encode(Cursor(uid, mark, reset, 1, offset, done, since, attempts))
 
 
 class BeginTests(SynchronousTestCase):
@@ -34,7 +35,9 @@ class BeginTests(SynchronousTestCase):
         """From each partition's first message, kept with what it belongs to."""
         self.assertEqual(self.successResultOf(self.begin("earliest", 7)), {0: 0, 1: 0})
         kept = self.successResultOf(self.storage.committed("shop"))
-        self.assertEqual(kept[TopicPartition("t", 0)], encode(Cursor(self.topic.uid, "m", 7, 0, 0)))
+        self.assertEqual(
+            kept[TopicPartition("t", 0)], commit_of(GroupTopic(self.topic.uid, "m", 7), 0, Place(0, (), 3, False, since=7, log_epoch=0), 4096)
+        )
 
     def test_latest(self):
         """From each partition's end."""
@@ -67,27 +70,61 @@ class TodaysTests(SynchronousTestCase):
 
 
 class PlaceTests(SynchronousTestCase):
-    def place(self, found, first=0, end=100, start="latest"):
-        place = place_of("shop t/0", found, RECORD, start, Bounds(first, end))
+    def place(self, found, first=0, end=100, start="latest", log_end=None):
+        return place_of(found, RECORD, start, Bounds(first, end, 8), log_end)
+
+    def spot(self, *given, **named):
+        place = self.place(*given, **named)
         return place.offset, place.done, place.kept
 
     def test_as_kept(self):
-        """A place inside of the log is taken as it is."""
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30)))), (5, ((7, 9), (20, 30)), True))
+        """A place inside of the log is taken as it is, with its attempts and the log that it is of; leases of before its last move stay lost."""
+        found = msgspec.structs.replace(commit(5, ((7, 9), (20, 30)), attempts=((5, 2), (40, 3))), log_epoch=6)
+        place = Place(5, ((7, 9), (20, 30)), 100, True, since=2, attempts=((5, 2), (40, 3)), log_epoch=6)
+        self.assertEqual(self.place(found), place)
+        self.assertEqual(commit_of(RECORD, 1, place, 4096), found)
 
     def test_none(self):
-        """Without one: the first message, whatever the binding's start: repeated, never skipped."""
-        self.assertEqual(self.place(None, first=8), (8, (), False))
+        """Without one: the first message, whatever the binding's start: repeated, never skipped. Leases of before are lost."""
+        self.assertEqual(self.place(None, first=8), Place(8, (), 100, False, missing=True, since=3, log_epoch=8))
 
     def test_retention(self):
-        """What lies before the log's start is done; what was done there is left out."""
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30))), first=8), (9, ((20, 30),), False))
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30))), first=10), (10, ((20, 30),), False))
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30))), first=20), (30, (), False))
+        """What lies before the log's start is done, and told; what was done there is left out, and so are its attempts."""
+        self.assertEqual(self.spot(commit(5, ((7, 9), (20, 30))), first=8), (9, ((20, 30),), False))
+        self.assertEqual(self.spot(commit(5, ((7, 9), (20, 30))), first=10), (10, ((20, 30),), False))
+        self.assertEqual(self.spot(commit(5, ((7, 9), (20, 30))), first=20), (30, (), False))
+        place = self.place(commit(5, ((7, 9),), attempts=((5, 2), (9, 3))), first=8)
+        self.assertEqual((place.attempts, place.skipped, place.since, place.stood), (((9, 3),), (5, 7), 2, None))
+        self.assertIsNone(self.place(commit(5), first=5).skipped)
 
-    def test_cut(self):
-        """Past the end of the log: as a new group would begin; what was done past the end is not done."""
-        self.assertEqual(self.place(commit(50), first=2, end=40), (40, (), False))
-        self.assertEqual(self.place(commit(50), first=2, end=40, start="earliest"), (2, (), False))
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30))), end=25), (5, ((7, 9), (20, 25)), False))
-        self.assertEqual(self.place(commit(5, ((7, 9), (20, 30))), end=20), (5, ((7, 9),), False))
+    def test_cut_where_the_end_is_known(self):
+        """Back to where the log of the commit's epoch ended, though it has grown past the place since; what was done or tried past that is not."""
+        for end in (20, 100):
+            self.assertEqual(self.spot(commit(50), end=end, log_end=20), (20, (), False))
+            place = self.place(commit(5, ((7, 9), (20, 30)), attempts=((5, 2), (9, 3), (40, 2))), end=end, log_end=25)
+            self.assertEqual((place.offset, place.done, place.attempts, place.stood), (5, ((7, 9), (20, 25)), ((5, 2), (9, 3)), 30))
+            self.assertEqual(self.spot(commit(5, ((7, 9), (20, 30))), end=end, log_end=20), (5, ((7, 9),), False))
+
+    def test_an_epoch_that_ended_behind_the_place(self):
+        """Another leader with all that was read: nothing is moved."""
+        self.assertEqual(self.spot(commit(5, ((7, 9),)), log_end=9), (5, ((7, 9),), True))
+        self.assertEqual(self.spot(commit(5), log_end=5), (5, (), True))
+
+    def test_cut_where_nobody_knows_where(self):
+        """A place past the end: as a new group would begin. One before it stays; what was done past it may be of messages that are gone."""
+        self.assertEqual(self.spot(commit(50), first=2, end=40), (40, (), False))
+        self.assertEqual(self.spot(commit(50), first=2, end=40, start="earliest"), (2, (), False))
+        self.assertEqual(self.spot(commit(5, ((7, 9), (20, 30))), end=25), (5, (), False))
+        self.assertEqual(self.place(commit(50), end=40).stood, 50)
+
+    def test_cut_and_retention(self):
+        """Where retention has gone past the cut too, it goes on at the log's start."""
+        place = self.place(commit(50), first=30, end=60, log_end=20)
+        self.assertEqual((place.offset, place.stood, place.skipped), (30, 50, (20, 29)))
+
+    def test_read_further_than_done(self):
+        """A group in use goes back where only what it had read or leased was cut off."""
+        place = Place(5, ((7, 9),), 60, True, since=2, attempts=((9, 2), (31, 2)))
+        moved = settled(place, "latest", Bounds(0, 60), 30, 40)
+        self.assertEqual((moved.offset, moved.done, moved.attempts, moved.stood, moved.kept), (5, ((7, 9),), ((9, 2),), 40, False))
+        self.assertIsNone(settled(place, "latest", Bounds(0, 60), 40, 40).stood)

@@ -1,7 +1,7 @@
 """Groups: how they come to be, where they begin, what is committed, what a restart finds."""
 
 import msgspec
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, fail
 
 from psubd.delivery.cursor import decode
 from psubd.errors import RegistryUnavailable, StorageUnavailable, TooManyGroups, TopicNotBound
@@ -266,7 +266,7 @@ class CommitTests(SubscriberTestCase):
         """After a restart exactly what was not done comes again."""
         self.publish(count=10)
         self.take(4)
-        self.wait(self.poll(batch=3)).settle(1)
+        self.wait(self.poll()).settle(1)
         lost = self.wait(self.poll(batch=2))
         self.restart()
         lost.settle(2)
@@ -341,6 +341,20 @@ class CommitTests(SubscriberTestCase):
         self.storage.release("commit")
         self.wait(stopped)
         self.assertEqual(self.committed()["orders", 0], 4)
+
+    def test_stop_with_a_commit_on_its_way_that_fails(self):
+        """What a commit that fails during the stop had to say is committed once more."""
+        self.publish(count=6)
+        self.take(2)
+        self.storage.held.add("commit")
+        self.clock.advance(500)
+        stopped = self.subscriber.stop()
+        commit = self.storage.beneath.commit
+        answers = [fail(StorageUnavailable("away"))]
+        self.storage.beneath.commit = lambda group, places: answers.pop() if answers else commit(group, places)
+        self.storage.release("commit")
+        self.wait(stopped)
+        self.assertEqual(self.committed()["orders", 0], 2)
 
     def test_stop_while_the_storage_is_away(self):
         """A storage that is away does not hold the stop; what was not committed comes again."""

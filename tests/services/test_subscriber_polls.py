@@ -3,9 +3,10 @@
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from psubd.errors import BadParameter, NotSupported, OverBudget, RateLimited, TopicNotBound
+from psubd.errors import BadParameter, OverBudget, RateLimited, StorageUnavailable, TopicNotBound
 from psubd.interfaces import IStorage, ISubscriber
 from psubd.model import Rate
+from psubd.services.looking import Lookout
 from tests.services.house import SubscriberTestCase, places
 
 
@@ -119,18 +120,22 @@ class PollTests(SubscriberTestCase):
         self.assertEqual(self.metric("psubd_groups_loaded"), 1)
 
     def test_explicit(self):
-        """Explicit leases are refused plainly, asked for or bound so; nothing is delivered."""
-        self.publish()
-        self.failureResultOf(self.poll(ack="explicit"), NotSupported)
+        """Explicit leases where the ask says so, or else the binding: each message has a token and an epoch, in auto mode none has."""
+        self.publish(count=4)
+        [asked] = self.wait(self.poll(ack="explicit")).messages
         self.bind("shop", "orders", ack="explicit")
-        self.failureResultOf(self.poll(), NotSupported)
-        self.assertEqual(self.take(ack="auto"), [("orders", 0, 0)])
+        [bound] = self.wait(self.poll()).messages
+        [auto] = self.wait(self.poll(ack="auto")).messages
+        self.assertEqual(len({asked.token, bound.token, None}), 3)
+        self.assertEqual({asked.epoch, bound.epoch}, {self.registry.epoch})
+        self.assertEqual((auto.token, auto.epoch, auto.message.offset), (None, None, 2))
 
     def test_bound_explicit_while_it_waits(self):
-        """A poll that leaves the mode to its binding is refused the moment that says explicit."""
+        """A poll that leaves the mode to its binding gets what the binding says at the moment of the answer."""
         waiting = self.poll()
         self.bind("shop", "orders", ack="explicit")
-        self.failureResultOf(waiting, NotSupported)
+        self.publish()
+        self.assertIsNotNone(self.wait(waiting).messages[0].token)
 
     def test_anothers_group(self):
         """A group of another application is refused, and is not made."""
@@ -159,10 +164,10 @@ class SettleTests(SubscriberTestCase):
         self.assertEqual(self.metric("psubd_given_back_total"), 3)
 
     def test_partly_handed_over(self):
-        """The first n are done, the others come back."""
+        """In auto mode an answer that was not wholly handed over comes back whole."""
         self.publish(count=6)
-        self.wait(self.poll(batch=4)).settle(1)
-        self.assertEqual([offset for _, _, offset in self.take()], [1, 2, 3, 4, 5])
+        self.wait(self.poll(batch=4)).settle(3)
+        self.assertEqual([offset for _, _, offset in self.take()], [0, 1, 2, 3, 4, 5])
 
     def test_wakes_who_waits(self):
         """What comes back goes to the poll that waits, at once."""
@@ -186,9 +191,9 @@ class SettleTests(SubscriberTestCase):
         self.publish(count=9)
         first, second, third = (self.wait(self.poll(batch=3)) for _ in range(3))
         third.settle(3)
-        first.settle(2)
+        first.settle(3)
         second.settle(0)
-        self.assertEqual([offset for _, _, offset in self.take()], [2, 3, 4, 5])
+        self.assertEqual([offset for _, _, offset in self.take()], [3, 4, 5])
 
     def test_max_in_flight(self):
         """No more than max_in_flight messages of a partition are out at a time."""
@@ -373,6 +378,28 @@ class RateTests(SubscriberTestCase):
         for _ in range(30):
             self.clock.advance(1000)
         self.assertEqual(self.got(waiting), [("orders", 0, 30)])
+
+
+class OutageTests(SubscriberTestCase):
+    def test_many_wait(self):
+        """While one topic cannot be read, again and again, who waits for another too is not judged anew each time; once nothing is left all are
+        told."""
+        self.create_topic("news")
+        self.bind("shop", "news")
+        polls = [self.poll(topics=("news", "orders")) for _ in range(20)]
+        judged = []
+        judge = Lookout.judge
+        self.patch(Lookout, "judge", lambda lookout, poll: judged.append(poll) or judge(lookout, poll))
+        self.storage.failing["watch orders"] = StorageUnavailable("away")
+        self.storage.beneath._watches.changed("orders")
+        for _ in range(5):
+            self.clock.advance(1000)
+        self.assertIsNotNone(self.subscriber._live["shop"].topics["orders"].trouble())
+        self.assertEqual(judged, [])
+        self.storage.failing["watch news"] = StorageUnavailable("away")
+        self.storage.beneath._watches.changed("news")
+        for each in polls:
+            self.failureResultOf(each, StorageUnavailable)
 
 
 class InterfaceTests(SubscriberTestCase):

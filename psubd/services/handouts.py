@@ -1,0 +1,114 @@
+"""What one poll is being given, and what becomes of it once its answer was written, or was not."""
+
+from collections.abc import Callable, Iterable
+
+from psubd.delivery.ledger import Lease
+from psubd.model import Binding, Delivered
+from psubd.services.channels import Channel
+from psubd.services.polls import WaitingPoll
+from psubd.services.workshop import epoch_of
+
+Taken = tuple[Channel, Lease]
+
+
+class Hand:
+    """What ``poll`` is being given.
+
+    :param number: of the answer, never used twice by a node. :param now: ms; explicit leases last from then on.
+    :ivar count: messages that it has room for. :ivar size: payload bytes that it has room for.
+    :ivar full: it ends here: the next message does not fit.
+    :ivar lanes: by topic, the channels where order is kept and that it took from in auto mode: there it may get more of the same keys, though for
+        all others nothing is ready.
+    """
+
+    def __init__(self, poll: WaitingPoll, number: int, now: int) -> None:
+        self.poll, self.number = poll, number
+        self.count, self.size = poll.ask.batch_size, poll.ask.max_bytes
+        self.taken: list[Taken] = []
+        self.full = False
+        self.lanes: dict[str, dict[Channel, None]] = {}
+        self._now = now
+
+    @property
+    def wants(self) -> bool:
+        """Whether it has room for more."""
+        return self.count > 0 and not self.full
+
+    def until(self, binding: Binding) -> int | None:
+        """How long a lease of the binding's topic lasts in it; None: auto."""
+        ask = self.poll.ask
+        if (ask.ack or binding.ack) == "auto":
+            return None
+        return self._now + (binding.ack_timeout_ms if ask.ack_timeout_ms is None else ask.ack_timeout_ms)
+
+    def take(self, channel: Channel, count: int, size: int, until: int | None) -> int:
+        """Lease up to ``count`` messages from the channel; how many it were. ``size`` bytes are the channel's share, which one message may
+        exceed as long as it fits into the whole."""
+        leases = channel.lease(count, size, not self.taken, until, self.number)
+        if not leases and size < self.size:
+            leases = channel.lease(1, self.size, not self.taken, until, self.number)
+        number = 0
+        for lease in leases:
+            self.taken.append((channel, lease))
+            self.size -= lease.size
+            number += len(lease.messages)
+        self.count -= number
+        self.full = self.full or self.size <= 0
+        return number
+
+    def keep_lane(self, channel: Channel, more: bool) -> None:
+        """Whether it may get more of the keys that it has of the channel."""
+        if more:
+            self.lanes.setdefault(channel.at.topic, {})[channel] = None
+        elif channel in (lanes := self.lanes.get(channel.at.topic, {})):
+            del lanes[channel]
+            if not lanes:
+                del self.lanes[channel.at.topic]
+
+    def messages(self) -> tuple[Delivered, ...]:
+        """As the answer has them: each partition's in their order."""
+        return tuple(delivered for channel, lease in self.taken for delivered in shown(channel, lease))
+
+    def channels(self) -> dict[Channel, None]:
+        return {channel: None for channel, _ in self.taken}
+
+
+def shown(channel: Channel, lease: Lease) -> Iterable[Delivered]:
+    """The messages of a lease; an explicit one has a token."""
+    topic, partition = channel.at.topic, channel.at.partition
+    if lease.until is None:
+        return [Delivered(topic, partition, message, lease.attempt) for message in lease.messages]
+    [message] = lease.messages
+    return [Delivered(topic, partition, message, lease.attempt, channel.token(message.offset, lease.serial), epoch_of(lease.serial))]
+
+
+class Handout:
+    """What one answer carries, until it is known how much of it was handed over.
+
+    :param taken: in the order of the answer's messages.
+    :param settled: told once, with the channels that the answer drew from and how many messages came back.
+    """
+
+    def __init__(self, taken: list[Taken], settled: Callable[[dict[Channel, None], int], None]) -> None:
+        self._taken, self._settled = taken, settled
+        self._open = True
+
+    def settle(self, count: int) -> None:
+        """The first ``count`` messages were handed over. Auto: done if that is all of the answer; explicit: each of them keeps its lease. The
+        others go back to the front. Only the first call counts. What was leased from a channel that is void by now is nobody's."""
+        if not self._open:
+            return
+        self._open = False
+        whole = count >= sum(len(lease.messages) for _, lease in self._taken)
+        index = given_back = 0
+        for channel, lease in self._taken:
+            kept = whole if lease.until is None else index < count
+            index += len(lease.messages)
+            if not channel.live:
+                continue
+            if not kept:
+                channel.give_back(lease)
+                given_back += len(lease.messages)
+            elif lease.until is None:
+                channel.done(lease)
+        self._settled({channel: None for channel, _ in self._taken}, given_back)
