@@ -43,7 +43,7 @@ def routes(
         one, many = Publishing(callers, gate, publisher), Batches(callers, gate, publisher, clock, max_message_bytes)
         found += pub_routes(one, many, callers.publisher, max_message_bytes)
     if mode != "pub":
-        found += sub_routes(Subscribing(callers, subscriber), Acking(callers), callers.subscriber)
+        found += sub_routes(Subscribing(callers, subscriber), Acking(callers, subscriber), callers.subscriber)
     return found
 
 
@@ -61,9 +61,9 @@ def sub_routes(subscribing: Subscribing, acking: Acking, admit: Callable[[IExcha
     return [
         Route("GET", "/v1/sub", subscribing.get, "subscribe"),
         Route("POST", "/v1/sub", subscribing.post, "subscribeWith", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/ack", acking.refuse, "ack", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/nack", acking.refuse, "nack", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/extend", acking.refuse, "extend", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/ack", acking.ack, "ack", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/nack", acking.nack, "nack", asks.MAX_BODY, admit=admit),
+        Route("POST", "/v1/extend", acking.extend, "extend", asks.MAX_BODY, admit=admit),
     ]
 
 

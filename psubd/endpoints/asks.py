@@ -1,15 +1,17 @@
 """What a client asks of /v1/sub: parameters in a query or in a JSON object, to a `Poll` or a `Replay` (contract, section 3)."""
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from psubd import fields
 from psubd.endpoints import places
-from psubd.errors import BadBody, BadParameter, NotSupported
-from psubd.model import Poll, Replay
+from psubd.errors import BadBody, BadParameter
+from psubd.model import AckMode, Poll, Replay
+
+T = TypeVar("T")
 
 BATCH = (1, 10_000)
 BYTES = (1024, 67_108_864)
@@ -17,6 +19,9 @@ TIMEOUT = (0, 60_000)
 ACK_TIMEOUT = (1000, 43_200_000)
 PARTITION = (0, 2**31 - 1)
 OFFSET = (0, fields.INT64)
+
+MAX_TOKENS = 10_000
+"""Of one call."""
 
 MAX_BODY = 4 * 1024 * 1024
 """Of ``POST /v1/sub`` and the acks: 10,000 tokens of some 200 characters, with room."""
@@ -47,7 +52,7 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     ack_timeout: Annotated[int, Meta(ge=ACK_TIMEOUT[0], le=ACK_TIMEOUT[1])] | None = None
     offset: str | int | None = None
     partition: Annotated[int, Meta(ge=PARTITION[0], le=PARTITION[1])] | None = None
-    tokens: list[str] | None = None
+    tokens: Annotated[list[str], Meta(max_length=MAX_TOKENS)] | None = None
 
 
 def from_query(raw: bytes) -> Form:
@@ -74,8 +79,13 @@ def from_query(raw: bytes) -> Form:
 
 
 def from_json(body: bytes) -> Form:
-    """:raises BadBody: also for a parameter that stands twice in the object, of which the parser would take the last."""
-    form = fields.json_body(body, Form)
+    """:raises BadBody:"""
+    return once_each(body, Form)
+
+
+def once_each(body: bytes, shape: type[T]) -> T:
+    """A JSON body as a value of ``shape``. :raises BadBody: also for a member that stands twice, of which the parser would take the last."""
+    form = fields.json_body(body, shape)
     json.loads(body, object_pairs_hook=refuse_twice, parse_int=str)
     return form
 
@@ -90,10 +100,9 @@ def refuse_twice(members: list[tuple[str, object]]) -> None:
 
 
 def ask(form: Form, application: str) -> Poll | Replay:
-    """What is asked for, by an application. ``ackTimeout`` is checked and goes no further: without a lease the time that an answer takes to be
-    written counts, which is the wire's.
+    """What is asked for, by an application. ``ackTimeout`` counts for the messages that are leased, whoever chose that: the poll or a binding.
 
-    :raises BadParameter: :raises NotSupported:
+    :raises BadParameter:
     """
     if form.offset is not None:
         return replay(form, str(form.offset))
@@ -107,6 +116,7 @@ def ask(form: Form, application: str) -> Poll | Replay:
         form.max_bytes,
         form.timeout,
         read_ack(form.ack),
+        form.ack_timeout,
     )
 
 
@@ -130,13 +140,11 @@ def read_group(name: str | None, application: str) -> str:
     return f"{application}.{name}"
 
 
-def read_ack(said: str | None) -> Literal["auto"] | None:
-    """:raises BadParameter: :raises NotSupported: explicit."""
+def read_ack(said: str | None) -> AckMode | None:
+    """None: each binding's own. :raises BadParameter:"""
     if said is None:
         return None
-    if fields.choice(said, "ack", ("auto", "explicit")) == "explicit":
-        raise NotSupported("ack: explicit acks are not built yet; use ack=auto")
-    return "auto"
+    return "explicit" if fields.choice(said, "ack", ("auto", "explicit")) == "explicit" else "auto"
 
 
 def replay(form: Form, offset: str) -> Replay:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from twisted.python.failure import Failure
 
 from psubd.endpoints.coding import strict_base64
 from psubd.errors import BadCredentials, BadHeader, BadParameter
@@ -64,6 +65,13 @@ def known(look_up: Callable[[Credentials], Grant], shown: Credentials | None, ch
     except BadCredentials as refused:
         refused.challenge = challenge
         raise
+
+
+def challenged(failure: Failure) -> Failure:
+    """A subscriber's key that ended while its request waited: the 401 says what the route takes."""
+    if isinstance(failure.value, BadCredentials):
+        failure.value.challenge = BASIC_OR_BEARER
+    return failure
 
 
 def read(exchange: IExchange, challenge: str) -> Shown:

@@ -54,11 +54,13 @@ def as_read(delivered: Delivered) -> Read:
     )
 
 
-def json_lines(messages: Sequence[Delivered]) -> bytes:
-    """One message a line, each line ended."""
+def json_lines(messages: Sequence[Delivered]) -> tuple[bytes, list[int]]:
+    """One message a line, each line ended; and where each one's end is, in bytes from the beginning."""
     encode = msgspec.json.Encoder().encode_into
     lines = bytearray()
+    ends: list[int] = []
     for delivered in messages:
         encode(as_read(delivered), lines, len(lines))
         lines += b"\n"
-    return bytes(lines)
+        ends.append(len(lines))
+    return bytes(lines), ends

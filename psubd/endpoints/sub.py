@@ -1,20 +1,21 @@
 """GET and POST /v1/sub: what a group, or a replay, has to give (contract, section 3)."""
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from msgspec import UNSET
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from psubd import accept
 from psubd.endpoints import asks, media, octets, places
+from psubd.endpoints.acks import unhurt
 from psubd.endpoints.answers import json_answer
-from psubd.endpoints.credentials import BASIC_OR_BEARER, Callers
+from psubd.endpoints.credentials import Callers, challenged
 from psubd.endpoints.formats import Messages, as_read, json_lines
 from psubd.endpoints.pub import refuse_query
-from psubd.errors import BadBody, BadCredentials, BadParameter, NotAcceptable, NotSupported
+from psubd.errors import BadBody, BadParameter, NotAcceptable
 from psubd.interfaces import IExchange, ISubscriber
-from psubd.model import Answer, Delivery, Grant, Poll, Replay
+from psubd.model import Answer, Delivery, Grant, Poll, Replay, Verdict
 
 OCTETS = "application/octet-stream"
 LINES = "application/x-ndjson"
@@ -33,27 +34,38 @@ class Subscribing:
     def get(self, exchange: IExchange) -> Deferred[Answer]:
         """Parameters in the query."""
         grant = self._callers.subscriber(exchange)
-        return self._answer(exchange, grant, asks.from_query(exchange.raw_query), tokens=False)
+        asked, liked = read_ask(exchange, grant, asks.from_query(exchange.raw_query), OFFERS)
+        return self._got(grant, asked).addCallbacks(told, challenged, (asked, liked))
 
     def post(self, exchange: IExchange) -> Deferred[Answer]:
-        """Parameters in a JSON object, and the tokens of explicit acks: with them the answer is always 200."""
+        """Parameters in a JSON object, and tokens that are acked first: with them the answer is always 200."""
         grant = self._callers.subscriber(exchange)
         refuse_query(exchange)
         media.require_json(exchange)
         if not exchange.body:
             raise BadBody("the body is empty; send the parameters as a JSON object, {} for none")
         form = asks.from_json(exchange.body)
-        if form.tokens:
-            raise NotSupported("tokens: explicit acks are not built yet; leave tokens out")
-        return self._answer(exchange, grant, form, tokens=form.tokens is not None)
+        asked, liked = read_ask(exchange, grant, form, OFFERS if form.tokens is None else ALWAYS_JSON)
+        if form.tokens is None:
+            return self._got(grant, asked).addCallbacks(told, challenged, (asked, liked))
+        return Deferred.fromCoroutine(self._ack_and_get(grant, form.tokens, asked)).addErrback(challenged)
 
-    def _answer(self, exchange: IExchange, grant: Grant, form: asks.Form, tokens: bool) -> Deferred[Answer]:
-        asked = asks.ask(form, grant.application.id)
-        liked = accepted(exchange, ALWAYS_JSON if tokens else OFFERS)
-        if liked == OCTETS and asked.batch_size != 1:
-            raise BadParameter("batchSize: application/octet-stream carries one message; send batchSize=1, or accept application/json")
-        got = self._subscriber.replay(grant, asked) if isinstance(asked, Replay) else self._subscriber.poll(grant, asked)
-        return got.addCallbacks(told, challenged, (asked, liked, tokens))
+    async def _ack_and_get(self, grant: Grant, tokens: Sequence[str], asked: Poll | Replay) -> Answer:
+        """A poll that fails leaves the acks as they are: they may be repeated. A client that goes away meanwhile withdraws the poll only."""
+        verdict = await unhurt(self._subscriber.ack(grant, tokens)) if tokens else Verdict(0)
+        return told(await self._got(grant, asked), asked, ALWAYS_JSON[0], verdict)
+
+    def _got(self, grant: Grant, asked: Poll | Replay) -> Deferred[Delivery]:
+        return self._subscriber.replay(grant, asked) if isinstance(asked, Replay) else self._subscriber.poll(grant, asked)
+
+
+def read_ask(exchange: IExchange, grant: Grant, form: asks.Form, offers: tuple[str, ...]) -> tuple[Poll | Replay, str]:
+    """What is asked for, and the type to answer with. :raises BadParameter: :raises NotAcceptable:"""
+    asked = asks.ask(form, grant.application.id)
+    liked = accepted(exchange, offers)
+    if liked == OCTETS and asked.batch_size != 1:
+        raise BadParameter("batchSize: application/octet-stream carries one message; send batchSize=1, or accept application/json")
+    return asked, liked
 
 
 def accepted(exchange: IExchange, offers: tuple[str, ...]) -> str:
@@ -64,54 +76,41 @@ def accepted(exchange: IExchange, offers: tuple[str, ...]) -> str:
     return liked
 
 
-def challenged(failure: Failure) -> Failure:
-    """A key that ended while the poll waited: the 401 says what this route takes."""
-    if isinstance(failure.value, BadCredentials):
-        failure.value.challenge = BASIC_OR_BEARER
-    return failure
+def told(delivery: Delivery, asked: Poll | Replay, liked: str, verdict: Verdict | None = None) -> Answer:
+    """The answer with a delivery. Whatever fails here gives all its messages back.
 
-
-def told(delivery: Delivery, asked: Poll | Replay, liked: str, tokens: bool) -> Answer:
-    """The answer with a delivery. Whatever fails here gives all its messages back."""
+    :param verdict: what became of the tokens that were sent with the ask; None: none were.
+    """
     try:
-        answer = built(delivery, asked, liked, tokens)
+        answer = built(delivery, asked, liked, verdict)
     except BaseException:
         delivery.settle(0)
         raise
-    if delivery.messages:
-        answer.settle = settled(delivery, len(answer.body))
-    else:
+    if not delivery.messages:
         delivery.settle(0)
     return answer
 
 
-def settled(delivery: Delivery, size: int) -> Callable[[int], None]:
-    """All or nothing: auto mode is done once the whole answer was handed over."""
-
-    def settle(handed: int) -> None:
-        delivery.settle(len(delivery.messages) if handed >= size else 0)
-
-    return settle
-
-
-def built(delivery: Delivery, asked: Poll | Replay, liked: str, tokens: bool) -> Answer:
-    """The answer, without what settles it. A replay's ``next`` is in the JSON, and a header of every other answer, 204 too."""
+def built(delivery: Delivery, asked: Poll | Replay, liked: str, verdict: Verdict | None) -> Answer:
+    """The answer. A replay's ``next`` is in the JSON, and a header of every other answer, 204 too."""
     place = None
     if isinstance(asked, Replay) and delivery.next is not None:
         place = places.write(places.Place(asked.topic, asked.partition, delivery.next))
-    if liked == ALWAYS_JSON[0] and (delivery.messages or tokens):
-        return as_json(delivery, place, tokens)
+    if liked == ALWAYS_JSON[0] and (delivery.messages or verdict is not None):
+        return as_json(delivery, place, verdict)
     answer = plain(delivery, liked)
     if place is not None:
         answer.headers.append((b"next", place.encode("ascii")))
     return answer
 
 
-def as_json(delivery: Delivery, place: str | None, tokens: bool) -> Answer:
+def as_json(delivery: Delivery, place: str | None, verdict: Verdict | None) -> Answer:
     """``{"messages": [...]}``."""
     messages = [as_read(delivered) for delivered in delivery.messages]
-    body = Messages(messages, UNSET if place is None else place, 0 if tokens else UNSET, [] if tokens else UNSET)
-    return json_answer(body)
+    body = Messages(messages, UNSET if place is None else place)
+    if verdict is not None:
+        body = Messages(messages, UNSET, verdict.count, list(verdict.lost))
+    return settled_whole(json_answer(body), delivery)
 
 
 def plain(delivery: Delivery, liked: str) -> Answer:
@@ -119,6 +118,15 @@ def plain(delivery: Delivery, liked: str) -> Answer:
     if not delivery.messages:
         return Answer(status=204, headers=[])
     if liked == LINES:
-        return Answer(body=json_lines(delivery.messages), headers=[(b"content-type", LINES.encode())])
+        body, ends = json_lines(delivery.messages)
+        return Answer(body=body, headers=[(b"content-type", LINES.encode())], settle=lambda handed: delivery.settle(bisect_right(ends, handed)))
     (delivered,) = delivery.messages
-    return Answer(body=delivered.message.value or b"", headers=octets.head(delivered))
+    return settled_whole(Answer(body=delivered.message.value or b"", headers=octets.head(delivered)), delivery)
+
+
+def settled_whole(answer: Answer, delivery: Delivery) -> Answer:
+    """All or nothing: half a JSON document says nothing to its reader."""
+    count, size = len(delivery.messages), len(answer.body)
+    if count:
+        answer.settle = lambda handed: delivery.settle(count if handed >= size else 0)
+    return answer

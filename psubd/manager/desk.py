@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from psubd import __version__
-from psubd.interfaces import IClock, IGate, INodes, IRegistrar, IRegistry, IStorage, ISubscriber, Route
+from psubd.interfaces import IClock, IGate, INodes, IRedriver, IRegistrar, IRegistry, IStorage, ISubscriber, Route
 from psubd.manager.applications import Applications
 from psubd.manager.bindings import BoundApplications
 from psubd.manager.events import Events
@@ -32,6 +32,7 @@ def routes(
     gate: IGate,
     storage: IStorage,
     subscriber: ISubscriber,
+    redriver: IRedriver,
     nodes: INodes,
     clock: IClock,
     metrics: CollectorRegistry,
@@ -65,7 +66,7 @@ def routes(
         *Topics(guard, registrar, records, storage).routes(),
         *Peek(guard, journal, records, storage).routes(),
         *BoundApplications(guard, registrar, records, gate).routes(),
-        *Groups(guard, subscriber, records).routes(),
+        *Groups(guard, subscriber, redriver, records).routes(),
         *StatusDesk(guard, storage, registry, nodes, clock, trouble, version, config_view or {}).routes(),
         *Events(guard, journal, clock).routes(),
         *Metrics(guard, metrics).routes(),

@@ -166,7 +166,7 @@ class Reset(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Redrive(msgspec.Struct, forbid_unknown_fields=True):
-    """``topic``: the dead-letter topic; ``limit``: how many messages at most."""
+    """``topic``: the dead-letter topic; ``limit``: how many letters are moved at most."""
 
     topic: TopicId
-    limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100

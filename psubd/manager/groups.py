@@ -11,7 +11,6 @@ from psubd.errors import (
     BadParameter,
     InUse,
     NotFound,
-    NotSupported,
     RegistryUnavailable,
     StorageTimeout,
     StorageUnavailable,
@@ -20,7 +19,7 @@ from psubd.errors import (
     TopicNotBound,
 )
 from psubd.fields import application_id, topic_id
-from psubd.interfaces import ISubscriber, Route
+from psubd.interfaces import IRedriver, ISubscriber, Route
 from psubd.manager.bindings import check_filters
 from psubd.manager.doc import ADMIN, NO_CONTENT, Doc, Parameter, Reply
 from psubd.manager.forms import ApplicationId, Place, Redrive, Reset
@@ -28,7 +27,7 @@ from psubd.manager.guard import Guard
 from psubd.manager.listing import PAGING, Page, filters, keyed
 from psubd.manager.records import Records
 from psubd.manager.visit import Visit, answer, no_content
-from psubd.model import Answer, Group, GroupView, ResetTo
+from psubd.model import Answer, Group, GroupView, Redriven, ResetTo
 
 TAG = "groups"
 LIST, ONE = "/api/v1/groups", "/api/v1/groups/{group}"
@@ -43,22 +42,9 @@ class NewOffsets(msgspec.Struct, frozen=True):
     offsets: dict[int, int]
 
 
-class Moved(msgspec.Struct, frozen=True):
-    """``left``: what was not moved, and why."""
-
-    moved: int
-    left: list["Left"]
-
-
-class Left(msgspec.Struct, frozen=True):
-    partition: int
-    offset: int
-    why: str
-
-
 class Groups:
-    def __init__(self, guard: Guard, subscriber: ISubscriber, records: Records) -> None:
-        self._guard, self._subscriber, self._records = guard, subscriber, records
+    def __init__(self, guard: Guard, subscriber: ISubscriber, redriver: IRedriver, records: Records) -> None:
+        self._guard, self._subscriber, self._redriver, self._records = guard, subscriber, redriver, records
 
     def routes(self) -> list[Route]:
         route = self._guard.route
@@ -80,11 +66,11 @@ class Groups:
         )
         redrive = Doc(
             TAG,
-            "Publish dead letters to where they came from (not yet: 400 `not_supported`)",
-            {200: Reply("What was moved.", Moved)},
+            "Publish a group's dead letters to where they came from again, for that group only; each once",
+            {200: Reply("How many were moved; which were left where they lie, and why.", Redriven)},
             ADMIN,
             Redrive,
-            refusals=(NotSupported, NotFound),
+            refusals=(NotFound, TopicMissing, *FAILS),
         )
         show = Doc(TAG, "One group", {200: Reply("The group.", GroupView)}, refusals=(NotFound, *FAILS))
         delete = Doc(TAG, "Delete a group and its cursors", {204: NO_CONTENT}, ADMIN, refusals=(NotFound, *FAILS))
@@ -127,8 +113,9 @@ class Groups:
         return answer(NewOffsets(offsets))
 
     async def redrive(self, visit: Visit, group: str) -> Answer:
+        form: Redrive = visit.form
         check_name(group)
-        raise NotSupported("redrive comes with dead letters; publish the messages again by hand until then")
+        return answer(await self._redriver.redrive(group, form.topic, form.limit, visit.actor))
 
 
 def place(to: str | Place) -> ResetTo:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.endpoints import asks, places
 from psubd.endpoints.places import Place
-from psubd.errors import BadBody, BadParameter, NotSupported
+from psubd.errors import BadBody, BadParameter
 from psubd.model import Poll, Replay
 
 
@@ -31,8 +31,8 @@ class PollTests(SynchronousTestCase):
         self.assertEqual(posted(), expected)
 
     def test_all(self) -> None:
-        """Every parameter; a topic may be repeated and counts once; the object says the same. ``ackTimeout`` says nothing more in auto mode."""
-        expected = Poll("shop.g.1", ("a", "b"), 10, 4096, 0, "auto")
+        """Every parameter; a topic may be repeated and counts once; the object says the same. ``ackTimeout`` goes with either mode."""
+        expected = Poll("shop.g.1", ("a", "b"), 10, 4096, 0, "auto", 1000)
         self.assertEqual(asked("batchSize=10&maxBytes=4096&topic=a&topic=b&topic=a&timeout=0&group=g.1&ack=auto&ackTimeout=1000"), expected)
         form = {"batchSize": 10, "maxBytes": 4096, "topic": ["a", "b", "a"], "timeout": 0, "group": "g.1", "ack": "auto", "ackTimeout": 1000}
         self.assertEqual(posted(**form), expected)
@@ -88,11 +88,19 @@ class PollTests(SynchronousTestCase):
         self.assertRaises(BadParameter, posted, topic=["a", ""])
 
     def test_ack(self) -> None:
-        """``explicit`` is not built yet and says so; another word is malformed."""
-        self.assertRaises(NotSupported, asked, "ack=explicit")
-        self.assertRaises(NotSupported, posted, ack="explicit")
+        """``auto``, ``explicit``, or each binding's own; with ``ackTimeout`` or without. Another word is malformed."""
+        self.assertEqual(asked("ack=explicit"), Poll("shop", ack="explicit"))
+        self.assertEqual(posted(ack="explicit", ackTimeout=1000), Poll("shop", ack="explicit", ack_timeout_ms=1000))
+        self.assertEqual(asked("ackTimeout=43200000"), Poll("shop", ack_timeout_ms=43_200_000))
         for word in ("", "AUTO", "none"):
             self.assertRaises(BadParameter, asked, f"ack={word}")
+
+    def test_tokens(self) -> None:
+        """Up to 10,000 tokens, each a text; not in a query."""
+        self.assertEqual(asks.from_json(b'{"tokens":["a",""]}').tokens, ["a", ""])
+        self.assertEqual(len(asks.from_json(json.dumps({"tokens": ["a"] * 10_000}).encode()).tokens or ()), 10_000)
+        for tokens in (["a"] * 10_001, [1], [None], "a", {"a": 1}):
+            self.assertRaises(BadBody, posted, tokens=tokens)
 
     def test_partition_alone(self) -> None:
         """``partition`` goes with ``offset`` only."""

@@ -65,7 +65,9 @@ class LineTests(SynchronousTestCase):
     def test_lines(self) -> None:
         """One message a line, each ended; a line feed in a payload does not make a line."""
         messages = [Delivered("t", 0, Message(offset, 1, None, b"a\nb", ()), 1) for offset in range(3)]
-        body = json_lines(messages)
+        body, ends = json_lines(messages)
+        self.assertEqual([body[end - 1 : end] for end in ends], [b"\n"] * 3)
+        self.assertEqual(ends[-1], len(body))
         self.assertEqual(body.count(b"\n"), 3)
         self.assertTrue(body.endswith(b"\n"))
         self.assertEqual([json.loads(line)["offset"] for line in body.splitlines()], [0, 1, 2])

@@ -8,41 +8,15 @@ from twisted.internet.defer import CancelledError, Deferred
 from psubd import endpoints
 from psubd.endpoints import formats, places
 from psubd.endpoints.places import Place
-from psubd.errors import BadCredentials, TopicNotBound
-from psubd.model import Answer, Delivered, Delivery, Message, Poll, Replay
-from tests.endpoints.house import DataCase, Headers, Reply
+from psubd.errors import BadCredentials, StorageUnavailable, TopicNotBound
+from psubd.model import Answer, Delivered, Poll, Replay, Verdict
+from tests.endpoints.house import Headers, Reply
+from tests.endpoints.scripted import ScriptedCase, message
 
 
-class ScriptedSubscriber:
-    """Keeps what was asked for; the test answers.
-
-    :ivar asks: of whom, what, and the Deferred that the endpoint holds. :ivar withdrawn: those that were cancelled.
-    """
-
-    def __init__(self) -> None:
-        self.asks: list[tuple[str, Poll | Replay, Deferred[Delivery]]] = []
-        self.withdrawn: list[Deferred[Delivery]] = []
-
-    def poll(self, grant: Any, ask: Poll) -> "Deferred[Delivery]":
-        return self._ask(grant, ask)
-
-    def replay(self, grant: Any, ask: Replay) -> "Deferred[Delivery]":
-        return self._ask(grant, ask)
-
-    def _ask(self, grant: Any, ask: Poll | Replay) -> "Deferred[Delivery]":
-        self.asks.append((grant.application.id, ask, Deferred(self.withdrawn.append)))
-        return self.asks[-1][2]
-
-
-def message(offset: int, value: bytes | None = b"v", key: bytes | None = None, **more: Any) -> Delivered:
-    return Delivered("orders", 0, Message(offset, 1700, key, value, more.pop("headers", ())), **{"attempt": 1, **more})
-
-
-class SubCase(DataCase):
+class SubCase(ScriptedCase):
     def setUp(self) -> None:
         super().setUp()
-        self.scripted: Any = ScriptedSubscriber()
-        self.routes = endpoints.routes(self.gate, self.publisher, self.scripted, self.storage, self.clock)
         self.settled: list[int] = []
 
     def begun(self, query: str = "", *headers: tuple[bytes | str, bytes | str]) -> "Deferred[Answer]":
@@ -53,7 +27,7 @@ class SubCase(DataCase):
 
     def give(self, *messages: Delivered, next: dict[int, int] | None = None) -> None:
         """Answer the last ask."""
-        self.scripted.asks[-1][2].callback(Delivery(messages, self.settled.append, next))
+        self.scripted.give(messages, self.settled.append, next)
 
 
 class AskTests(SubCase):
@@ -67,6 +41,13 @@ class AskTests(SubCase):
         """The JSON object says the same."""
         self.posted(batchSize=5, topic=["orders"], group="g", timeout=0, maxBytes=2048, ack="auto")
         self.assertEqual(self.scripted.asks[0][1], Poll("shop.g", ("orders",), 5, 2048, 0, "auto"))
+
+    def test_explicit(self) -> None:
+        """What is said of leases goes to the subscriber."""
+        self.begun("ack=explicit&ackTimeout=5000")
+        self.posted(ack="explicit", ackTimeout=5000)
+        for _, ask, _ in self.scripted.asks:
+            self.assertEqual(ask, Poll("shop", ack="explicit", ack_timeout_ms=5000))
 
     def test_replay(self) -> None:
         """An offset makes it a replay."""
@@ -141,6 +122,17 @@ class AnswerTests(SubCase):
         }
         self.assertEqual(found, {**expected, "header.content-type": "text/html"})
 
+    def test_explicit(self) -> None:
+        """A leased message has its token and epoch, one that is not has neither: in the same answer too."""
+        waiting = self.begun("batchSize=2")
+        self.give(message(1, token="tk", epoch=7), message(2))
+        leased, auto = self.reply(waiting).json["messages"]
+        self.assertEqual((leased["ack"], leased["epoch"], {"ack", "epoch"} & auto.keys()), ("tk", 7, set()))
+        waiting = self.begun("", ("accept", "application/octet-stream"))
+        self.give(message(1, token="tk", epoch=7))
+        reply = self.reply(waiting)
+        self.assertEqual((reply.header("ack.token"), reply.header("epoch")), ("tk", "7"))
+
     def test_tombstone(self) -> None:
         """Null is an empty body that says so."""
         waiting = self.begun("", ("accept", "application/octet-stream"))
@@ -205,10 +197,29 @@ class SettleTests(SubCase):
         return done
 
     def test_all_or_nothing(self) -> None:
-        """All messages are done when the whole answer was handed over, none when one byte was missing, in JSON and in lines."""
-        for accept in ("application/json", "application/x-ndjson"):
-            messages = [message(offset) for offset in range(3)]
-            self.assertEqual([self.handed(accept, handed, *messages) for handed in (-1, -2, 0)], [3, 0, 0])
+        """All messages of a JSON answer count when the whole of it was handed over, none when one byte was missing."""
+        for more in ({}, {"token": "tk", "epoch": 7}):
+            messages = [message(offset, **more) for offset in range(3)]
+            self.assertEqual([self.handed("application/json", handed, *messages) for handed in (-1, -2, 0)], [3, 0, 0])
+
+    def test_line_by_line(self) -> None:
+        """Of lines those count whose last byte was handed over."""
+        messages = [message(offset, token="tk", epoch=7) for offset in range(3)]
+        body, ends = formats.json_lines(messages)
+        self.assertEqual((body[: ends[0]].count(b"\n"), ends[2]), (1, len(body)))
+        told = [
+            self.handed("application/x-ndjson", handed, *messages) for handed in (0, ends[0] - 1, ends[0], ends[1] - 1, ends[1], ends[2] - 1, ends[2])
+        ]
+        self.assertEqual(told, [0, 0, 1, 1, 2, 2, 3])
+
+    def test_not_even_the_head(self) -> None:
+        """A connection that broke before the head was handed over got nothing."""
+        waiting = self.begun("", ("accept", "application/x-ndjson"))
+        self.give(message(1))
+        settle = self.successResultOf(waiting).settle
+        assert settle is not None
+        settle(-1)
+        self.assertEqual(self.settled, [0])
 
     def test_octets(self) -> None:
         """The same for one payload."""
@@ -303,12 +314,6 @@ class RefusedTests(SubCase):
         for query, name in queries.items():
             self.assertIn(name, self.refused(400, "bad_parameter", self.begun(query)).json["detail"])
 
-    def test_explicit(self) -> None:
-        """Explicit acks are not built yet: never ignored."""
-        self.refused(400, "not_supported", self.begun("ack=explicit"))
-        self.refused(400, "not_supported", self.posted(ack="explicit"))
-        self.refused(400, "not_supported", self.posted(tokens=["abc"]))
-
     def test_body(self) -> None:
         """POST wants a JSON object, and no query."""
         for body in (b"", b"[]", b"{", b'{"batchSize": "1"}', b'{"batchSize": 0}', b'{"colour": 1}', b'{"tokens": [1]}', b'{"tokens": "a"}'):
@@ -339,10 +344,67 @@ class RefusedTests(SubCase):
         self.refuses(self.reply(waiting), 403, "topic_not_bound")
 
 
-class AckTests(SubCase):
-    def test_not_built(self) -> None:
-        """The routes of explicit acks are there and say that they are not built; a stranger is told less."""
-        for path in ("/v1/ack", "/v1/nack", "/v1/extend"):
-            self.refuses(self.ask("POST", path, self.shop.sub, b'{"tokens": ["a"]}'), 400, "not_supported")
-            self.refuses(self.ask("POST", path, [], b'{"tokens": ["a"]}'), 401, "bad_credentials")
-            self.refuses(self.ask("POST", path, self.shop.pub, b"{}"), 401, "bad_credentials")
+class TokenTests(SubCase):
+    """Acks with the next read."""
+
+    def test_acks_come_first(self) -> None:
+        """The tokens are acked, then it is polled; the answer says both, and is 200 also without a message."""
+        for messages in ((), (message(1, token="tk", epoch=7),)):
+            waiting = self.posted(tokens=["a", "b", "c"], timeout=5, ack="explicit")
+            asked = len(self.scripted.asks)
+            self.assertEqual(self.scripted.calls[-1][:3], ("ack", "shop", (["a", "b", "c"],)))
+            self.scripted.judge(Verdict(2, ("b",)))
+            self.assertEqual((len(self.scripted.asks), self.scripted.asks[-1][1]), (asked + 1, Poll("shop", timeout_ms=5, ack="explicit")))
+            self.give(*messages)
+            reply = self.reply(waiting)
+            self.assertEqual((reply.status, reply.json["acked"], reply.json["lost"], len(reply.json["messages"])), (200, 2, ["b"], len(messages)))
+        self.assertEqual(self.settled, [0, 1])
+
+    def test_wrong_ask_acks_nothing(self) -> None:
+        """A parameter that is not valid, or a type that is not given, and no token is looked at."""
+        self.refuses(self.reply(self.posted(tokens=["a"], topic="__x")), 400, "bad_parameter")
+        self.refuses(self.reply(self.posted(tokens=["a"], timeout=-1)), 400, "bad_body")
+        self.refuses(self.reply(self.posted(tokens=["a"] * 10_001)), 400, "bad_body")
+        self.refuses(self.reply(self.posted(tokens=["a"], topic="orders", offset="earliest")), 400, "bad_parameter")
+        self.refuses(self.reply(self.posted([("accept", "application/x-ndjson")], tokens=["a"])), 406, "not_acceptable")
+        self.assertEqual((self.scripted.calls, self.scripted.asks), ([], []))
+
+    def test_acks_that_fail(self) -> None:
+        """Where the acks cannot be judged it is not polled, and the answer says why."""
+        waiting = self.posted(tokens=["a"])
+        self.scripted.judge(StorageUnavailable("away"))
+        self.refuses(self.reply(waiting), 503, "storage_unavailable")
+        self.assertEqual(self.scripted.asks, [])
+
+    def test_poll_that_fails(self) -> None:
+        """Where the poll fails the answer says why; a key that ended names the challenges of the route."""
+        waiting = self.posted(tokens=["a"])
+        self.scripted.judge(Verdict(1))
+        self.scripted.asks[-1][2].errback(BadCredentials("ended"))
+        self.assertIn("Bearer", self.refuses(self.reply(waiting), 401, "bad_credentials").header("www-authenticate") or "")
+
+    def test_client_gone_while_acking(self) -> None:
+        """Acks that were begun go on without the client; then nothing is polled for it."""
+        waiting = self.posted(tokens=["a"])
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.scripted.withdrawn, [])
+        self.scripted.judge(Verdict(1))
+        self.assertEqual(self.scripted.asks, [])
+
+    def test_client_gone_while_waiting(self) -> None:
+        """After them its poll is withdrawn."""
+        waiting = self.posted(tokens=["a"])
+        self.scripted.judge(Verdict(1))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.scripted.withdrawn, [self.scripted.asks[0][2]])
+
+    def test_a_bug_loses_nothing(self) -> None:
+        """What goes wrong while the answer is made gives the messages back here too."""
+        self.patch(formats, "member", lambda *_: 1 / 0)
+        waiting = self.posted(tokens=["a"])
+        self.scripted.judge(Verdict(1))
+        self.give(message(1))
+        self.failureResultOf(waiting, ZeroDivisionError)
+        self.assertEqual(self.settled, [0])

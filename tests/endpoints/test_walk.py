@@ -168,7 +168,6 @@ class WalkTests(WalkCase):
         before = self.committed("shop")
         for query, headers in (
             ("batchSize=0", []),
-            ("ack=explicit", []),
             ("offset=earliest", []),
             ("colour=red", []),
             ("timeout=0", [("accept", "text/event-stream")]),

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd import manager
@@ -14,7 +14,7 @@ from psubd.errors import NoSuchRoute, PsubdError
 from psubd.interfaces import Route
 from psubd.manager.doc import JSON
 from psubd.manager.openapi import document, refusals
-from psubd.model import Answer
+from psubd.model import Answer, Redriven
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
 from psubd.storage.memory import MemoryStorage
@@ -66,6 +66,21 @@ class Outlet:
         return [event for event in fields if "event" in event]
 
 
+class ScriptedRedriver:
+    """Keeps what was asked for, and answers what the test says.
+
+    :ivar asked: group, topic, limit, actor. :ivar outcome: a `Redriven`, or what it fails with.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int, str]] = []
+        self.outcome: Redriven | PsubdError = Redriven(0)
+
+    def redrive(self, group: str, topic: str, limit: int, actor: str) -> "Deferred[Redriven]":
+        self.asked.append((group, topic, limit, actor))
+        return fail(self.outcome) if isinstance(self.outcome, PsubdError) else succeed(self.outcome)
+
+
 class ManagerCase(SynchronousTestCase):
     """:ivar admin: a token of role admin, in the clear. :ivar viewer: of role viewer. :ivar scraper: of role metrics."""
 
@@ -86,12 +101,14 @@ class ManagerCase(SynchronousTestCase):
         if isinstance(started, Deferred):
             self.wait(started)
         self.trouble: str | None = None
+        self.redriver: Any = ScriptedRedriver()
         self.routes: list[Route] = manager.routes(
             registrar=self.registrar,
             registry=self.registry,
             gate=self.gate,
             storage=self.storage,
             subscriber=self.subscriber,
+            redriver=self.redriver,
             nodes=self.registry,
             clock=self.clock,
             metrics=self.metrics,

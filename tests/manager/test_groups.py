@@ -1,11 +1,12 @@
 from twisted.internet.defer import fail
 
-from psubd.errors import NotFound, StorageUnavailable
-from psubd.model import Record
+from psubd.errors import NotFound, StorageTimeout, StorageUnavailable, TopicMissing
+from psubd.model import Left, Record, Redriven
 from tests.manager.house import ManagerCase
 
 LIST = "/api/v1/groups"
 OFFSETS = f"{LIST}/mail/offsets"
+REDRIVE = f"{LIST}/mail/redrive"
 
 
 class GroupTests(ManagerCase):
@@ -130,6 +131,37 @@ class GroupTests(ManagerCase):
         self.assertEqual(self.wait(self.storage.committed("mail.night")), {})
 
     def test_redrive(self) -> None:
-        """Redrive belongs to a later step: said, not ignored; a malformed one is malformed."""
-        self.refused(400, "not_supported", "POST", f"{LIST}/mail/redrive", {"topic": "dead", "limit": 10})
-        self.refused(400, "bad_body", "POST", f"{LIST}/mail/redrive", {"topic": "dead", "limit": 0})
+        """The group, the dead-letter topic and the limit go to the redriver, in the name of the token; what it did is the answer."""
+        self.redriver.outcome = Redriven(3, (Left(0, 17, "not sealed"),))
+        reply = self.ok("POST", REDRIVE, {"topic": "dead", "limit": 10_000})
+        self.assertEqual(reply.json, {"moved": 3, "left": [{"partition": 0, "offset": 17, "why": "not sealed"}]})
+        self.redriver.outcome = Redriven(0)
+        self.assertEqual(self.ok("POST", f"{LIST}/mail.night/redrive", {"topic": "dead"}).json, {"moved": 0, "left": []})
+        who = "token root from 10.0.0.7"
+        self.assertEqual(self.redriver.asked, [("mail", "dead", 10_000, who), ("mail.night", "dead", 100, who)])
+
+    def test_failed_redrives(self) -> None:
+        """What the redriver fails with is told."""
+        for failure, status in (
+            (NotFound("none"), 404),
+            (TopicMissing("gone"), 404),
+            (StorageUnavailable("away"), 503),
+            (StorageTimeout("late"), 504),
+        ):
+            self.redriver.outcome = failure
+            self.assertEqual(self.refused(status, failure.code, "POST", REDRIVE, {"topic": "dead"}).json["detail"], failure.detail)
+
+    def test_refused_redrives(self) -> None:
+        """By admins only, of a group that can be, with a limit from 1 to 10,000 and nothing more: else nobody is asked."""
+        self.refused(403, "bad_credentials", "POST", REDRIVE, {"topic": "dead"}, token=self.viewer)
+        self.refused(404, "no_such_route", "POST", f"{LIST}/a.__b/redrive", {"topic": "dead"})
+        for body in (
+            {},
+            {"limit": 1},
+            {"topic": "a/b"},
+            {"topic": "dead", "limit": 0},
+            {"topic": "dead", "limit": 10_001},
+            {"topic": "dead", "more": 1},
+        ):
+            self.refused(400, "bad_body", "POST", REDRIVE, body)
+        self.assertEqual(self.redriver.asked, [])

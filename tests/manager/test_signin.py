@@ -95,6 +95,7 @@ class SecureTests(ManagerCase):
             gate=self.gate,
             storage=self.storage,
             subscriber=self.subscriber,
+            redriver=self.redriver,
             nodes=self.registry,
             clock=self.clock,
             metrics=self.metrics,

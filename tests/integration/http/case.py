@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -41,9 +42,22 @@ class HttpCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.logged = len(self.daemon.output())
         self.addCleanup(self.no_traceback)
+        self.reach()
+
+    def reach(self) -> None:
+        """Where the daemon is now."""
         self.manager = self.daemon.manager()
         self.addCleanup(self.manager.close)
         self.data_port = self.daemon.ports.data
+
+    def restart(self, kill: bool = False) -> None:
+        """End the daemon, by SIGTERM or SIGKILL, and start it on the same state."""
+        if kill:
+            self.daemon.kill()
+        else:
+            self.assertEqual(self.daemon.stop(), -signal.SIGTERM)
+        self.daemon.start()
+        self.reach()
 
     def no_traceback(self) -> None:
         """Whatever a client does, the daemon's log has no traceback of it."""

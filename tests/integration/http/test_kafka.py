@@ -7,11 +7,11 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 
 from psubd.testing import kafka
-from psubd.testing.http_contract import HttpContract, OutsideContract
+from psubd.testing.http_contract import HttpContract, OutsideContract, RestartsContract
 from tests.integration.http.case import HttpCase
 
 
-class KafkaHttpTests(HttpContract, OutsideContract, HttpCase):
+class KafkaHttpTests(HttpContract, OutsideContract, HttpCase, RestartsContract):
     """`kafka://`, one broker; what others do to topics is done with the driver's own admin client."""
 
     cluster: kafka.Cluster
