@@ -41,11 +41,12 @@ run: $(VENV)/run.stamp
 kafka: $(VENV)/run.stamp
 	@$(BIN)/python -m psubd.testing.kafka
 
+# two at a time, a file's tests in one process, since they share servers: most of them wait more than they work
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: $(VENV)/dev.stamp
-	PSUBD_LONG=1 $(BIN)/python -m pytest
+	PSUBD_LONG=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
