@@ -117,7 +117,7 @@ class BrokenTests(SynchronousTestCase):
 
     def test_double_lease_at_the_instant_of_lapse(self):
         """A message that goes out again one instant before its lease is over, or dies then, is found."""
-        self.found(TwiceAtTheInstant, "two_leases_never_overlap", "dead_only_after_max_attempts", asked=())
+        self.found(TwiceAtTheInstant, "two_leases_never_overlap", "dead_only_after_max_attempts", "lease", asked=())
 
     def test_acks_lost_on_reload(self):
         """A ledger that takes up a commit without what was acked past the offset is found."""

@@ -134,6 +134,7 @@ class GroupTests(KafkaProcessCase):
             begun = time.monotonic()
             waiting = together(range(GROUPS), lambda n: self.rounds(daemon, tenant, n, topics, publish))
             took = time.monotonic() - begun
+            manager = daemon.manager()  # a connection that was quiet so long may be closed
             status = manager.request("GET", "/api/v1/status").json["storage"]["status"]
             ports = set(self.cluster.ports.values())
             held = max([count for count in waiting if count] + [connections_of(daemon.pid, ports)])
