@@ -268,6 +268,18 @@ class OwnershipInDoubt(Retryable):
     status, code, title = 503, "ownership_in_doubt", "The group's owner is not known now"
 
 
+class Moved(OwnershipInDoubt):
+    """The group is served by another node now, or is about to be. Nothing of it was done here."""
+
+
+class PeerLost(OwnershipInDoubt):
+    """No connection to the node that was asked, or it broke before the answer came: it may have done it or not."""
+
+
+class PeerTimeout(OwnershipInDoubt):
+    """The node that was asked did not answer in time: it may have done it or not."""
+
+
 class OverBudget(Retryable):
     """psubd's own memory budget, or it is about to stop."""
 

@@ -136,7 +136,8 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class IGate(Interface):
-    """The application border. Reads an in-memory index of the registry's snapshot: nothing here waits."""
+    """The application border. Reads an in-memory index of the registry's snapshot: nothing here waits. Where the snapshot is too old to go by, all
+    that judges a credential or a grant raises RegistryUnavailable."""
 
     def publisher(shown: Credentials) -> Grant:
         """Who publishes with these. :raises BadCredentials: one answer for unknown, wrong and ended."""
@@ -400,6 +401,137 @@ class INodes(Interface):
 
     def nodes() -> Sequence[Mapping[str, Any]]:
         """All of them: ``id``, ``version``, ``mode``, ``started_ms``, ``address``, ``eligible``, ``self``."""
+
+
+# --- peers: node to node --------------------------------------------------------------------------------------------------------
+
+
+class IPeers(Interface):
+    """Other nodes, by member key (`IMembership`): one link with each, that carries frames both ways however many calls wait."""
+
+    def start() -> "Deferred[None]":
+        """Begin to keep links with the members; verbs are served by then. Fires at once: links come about by themselves."""
+
+    def stop() -> "Deferred[None]":
+        """Calls end as at a lost link; what was answered before goes out. Fires when all connections are closed."""
+
+    def call(member: str, verb: str, body: bytes, timeout_ms: int | None) -> "Deferred[bytes]":
+        """Ask another node. Cancelling withdraws it at the other end too: its Deferred is cancelled.
+
+        Short bodies (64 KiB) of one node arrive in the order given; a longer one, at most 128 MiB, after all of its pieces. Fails with `PsubdError`:
+        what the other end failed with, same class and members; PeerLost (no link, or it broke before the answer came: it is not told
+        whether it was done); PeerTimeout (likewise); TooLarge and OverBudget (surely not done).
+        """
+
+    def tell(member: str, verb: str, body: bytes) -> bool:
+        """Tell another node something that it does not answer. False: it will not arrive, since there is no link now or too much waits for it."""
+
+    def serve(verb: str, handler: "Callable[[str, bytes], Deferred[bytes] | bytes]") -> None:
+        """Answer ``verb`` (1 to 64 ASCII characters) with what ``handler`` gives for the member that asks and the body. What it raises or fails
+        with is told to the caller where it is a `PsubdError`; anything else is logged and told as Internal. For what was told, only logged."""
+
+    def linked(member: str) -> bool:
+        """Whether a call would go out now."""
+
+    def heard_ms(member: str) -> int | None:
+        """On `IClock.elapsed_ms`: when that was asked of the member over this link which it has answered last. It was there then, however late its
+        bytes are read here. Asked every second. None: there is no link now."""
+
+    def on_lost(lost: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``lost`` with the member whenever a link broke. The handlers of calls that came over it were cancelled before, and calls over it have
+        failed. Returns what ends it."""
+
+
+# --- who serves which groups ----------------------------------------------------------------------------------------------------
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A node that is there now: its znode stands.
+
+    :ivar key: ``<id>-<session id, hex>``, another one for each session. :ivar address: ``host:port`` of its peer port; None: none.
+    :ivar load: groups loaded.
+    """
+
+    key: str
+    id: str
+    address: str | None
+    version: str
+    mode: str
+    started_ms: int
+    eligible: bool
+    load: int
+    self: bool
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who serves a slot: `Member.key`, and the claim's epoch, which rises with each claim of any slot (ZooKeeper's czxid)."""
+
+    member: str
+    epoch: int
+
+
+class IMembership(Interface):
+    """Which node serves which groups. A group falls into one of ``slots`` (`psubd.slots.slot_of`); a node serves a slot if and only if its claim
+    stands and its own lease does. Alone, a node serves all. With a registry of many nodes it is the registry's ``membership``."""
+
+    slots: int = Attribute("How many slots there are: 256, as the registry's root says; alone: 1. There once the registry has started.")
+    key: str = Attribute("This node's member key; another one after a session that ended.")
+
+    def members() -> Mapping[str, Member]:
+        """The nodes by key, as far as this node knows."""
+
+    def claims() -> Mapping[int, Claim]:
+        """Who serves what, by slot, as far as this node knows."""
+
+    def epoch_of(slot: int) -> int | None:
+        """The epoch of this node's claim on the slot, if claim and lease stand at this very instant; None: it must not act. Compares inline, without
+        I/O: asked at each grant, ack and commit."""
+
+    def lease_ends_ms() -> int:
+        """When this node's lease ends unless it is confirmed before, on `IClock.elapsed_ms`."""
+
+    def claim(slot: int) -> "Deferred[int]":
+        """Take the slot; its epoch. Fails with InUse (somebody has it), RegistryUnavailable. Where the connection was lost in the middle, it is
+        read back first."""
+
+    def release(slot: int) -> "Deferred[None]":
+        """Give the slot back: `epoch_of` is None from the call on, and others may claim it once it fires. Not held: done."""
+
+    def declare(eligible: bool, load: int) -> "Deferred[None]":
+        """What the other nodes are told of this one. Fails with RegistryUnavailable; they are told all the same as soon as that is over."""
+
+    def locate(address: str | None) -> "Deferred[None]":
+        """Where other nodes reach this one; as `declare`."""
+
+    def listen(changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after members, claims, the session or the lease changed; the end of the lease (noticed late after a stop) too. Returns
+        what ends it."""
+
+
+class ISeats(Interface):
+    """The groups of the slots that this node serves. Whoever drives it holds the claims (`IMembership`); alone, all is seated from the start on."""
+
+    def take_over(slot: int, epoch: int, parcel: bytes | None) -> None:
+        """Groups of the slot may be loaded from now on, under that claim. A slot that is seated already with the same epoch: nothing happens; with
+        another one: as though it had been dropped before.
+
+        :param parcel: what `hand_over` gave on the node that served the slot before. None: nobody handed it over."""
+
+    def hand_over(slot: int) -> "Deferred[bytes]":
+        """Stop serving the slot, in good order: nothing more is granted, polls that wait fail with Moved, and so does whatever comes for the slot
+        from the call on. Fires, after at most a few seconds, with what the next node goes on from: answers in auto mode that were not settled by
+        then are given back and do not stand any more (`Delivery.stands`), and what is done is committed. From then on nothing of the slot
+        acts here. Never fails; a slot that is not seated, or ends meanwhile (`drop`), gives b"" (as a parcel: nothing to go on from)."""
+
+    def drop(slot: int) -> None:
+        """The claim is gone: groups of the slot end at once. Polls fail with Moved, answers that are being written do not stand any more, nothing
+        is committed. Not seated: nothing happens."""
+
+    def seated() -> Mapping[int, int]:
+        """The epochs of the slots that are served here, by slot; without those that are being handed over."""
+
+    def loaded() -> int:
+        """How many groups are in memory."""
 
 
 # --- storage: Kafka or else -----------------------------------------------------------------------------------------------------

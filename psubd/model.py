@@ -369,11 +369,14 @@ class Delivery(msgspec.Struct, frozen=True):
         that still stood. Messages in auto mode are done when that is all of them, else they go back to the front of the group, no attempt
         counted. In explicit mode each that was handed over keeps its lease, the others go back likewise. A replay's does nothing.
     :ivar next: a replay's place to go on: offset by partition.
+    :ivar stands: asked right before each portion of the answer is handed to the operating system, the first too. False: this node must not give
+        the messages to anybody any more; the connection is aborted, and ``settle`` is told what was handed over before. None: they always may be.
     """
 
     messages: tuple[Delivered, ...]
     settle: Callable[[int], None]
     next: dict[int, int] | None = None
+    stands: Callable[[], bool] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -431,6 +434,8 @@ class Answer(msgspec.Struct):
     :ivar settle: called once when it is known how much of the body was handed to the operating system on a connection that still stood:
         its number of bytes, ``len(body)`` when all of it was; -1 when the connection broke before even the head was, which an answer
         without a body could not tell from all of it. The wire calls it for every answer that carries one, come what may.
+    :ivar stands: asked right before each portion is handed to the operating system, the head too: whether it may still be. Once it may not, the
+        connection is aborted (RST), nothing more of it is written, and ``settle`` is told what was handed over before. None: it always may be.
     :ivar stream: instead of ``body``: called with a `psubd.interfaces.IOutlet` once the head was written.
     """
 
@@ -439,3 +444,4 @@ class Answer(msgspec.Struct):
     headers: list[tuple[bytes, bytes]] = []
     settle: Callable[[int], None] | None = None
     stream: Callable[[Any], None] | None = None
+    stands: Callable[[], bool] | None = None

@@ -1,5 +1,7 @@
 """psubd's own registries."""
 
 from psubd.registry.local import LocalFactory
+from psubd.registry.zookeeper.factory import ZooKeeperFactory
 
 sqlite = LocalFactory()
+zookeeper = ZooKeeperFactory()
