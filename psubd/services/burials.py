@@ -1,6 +1,6 @@
 """Burials: dead messages are stored in the dead-letter topic, and only then are done. What cannot be stored stays, and is tried again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
@@ -47,6 +47,10 @@ class Grave(Protocol):
     @property
     def live(self) -> bool:
         """False from the moment that what happens here counts no more; for good."""
+
+    @property
+    def grants(self) -> bool:
+        """Whether something may be stored for it at this instant. False may pass."""
 
     def dead_letter(self) -> str | None:
         """The topic that the binding names now."""
@@ -99,7 +103,7 @@ class Burials:
         self._storage, self._clock, self._signet, self._tallies, self._notices = storage, clock, signet, tallies, notices
         self._plots: dict[Grave, Plot] = {}
         self._turn = DeferredSemaphore(AT_ONCE)
-        self._tries: set[Deferred[None]] = set()
+        self._tries: dict[Deferred[None], Grave] = {}
         self._stopped = False
         tallies.show_letters(self.waiting)
 
@@ -125,8 +129,13 @@ class Burials:
         self._stopped = True
         for plot in self._plots.values():
             plot.rest()
+        return self.quiet(lambda grave: True)
+
+    def quiet(self, whose: Callable[[Grave], bool]) -> "Deferred[None]":
+        """Fires once the tries that are on their way for those graves have ended."""
         waited: Deferred[None] = Deferred()
-        DeferredList(list(self._tries)).addCallback(lambda _: None if waited.called else waited.callback(None))
+        tries = [tried for tried, grave in self._tries.items() if whose(grave)]
+        DeferredList(tries).addCallback(lambda _: None if waited.called else waited.callback(None))
         return waited
 
     # --- trying
@@ -136,8 +145,8 @@ class Burials:
         plot.due.append((offsets, tried))
         if not plot.busy:
             tries = Deferred.fromCoroutine(self._go(plot))
-            self._tries.add(tries)
-            tries.addCallback(lambda _: self._tries.discard(tries))
+            self._tries[tries] = plot.grave
+            tries.addCallback(lambda _: self._tries.pop(tries, None))
 
     async def _go(self, plot: Plot) -> None:
         plot.busy = True
@@ -166,6 +175,9 @@ class Burials:
     async def _try_some(self, plot: Plot, offsets: list[int], again: bool) -> list[int]:
         """Try a portion from the front; what is left."""
         if self._stopped or not plot.grave.live:
+            return []
+        if not plot.grave.grants:
+            self._wait(plot, offsets)
             return []
         topic = plot.grave.dead_letter()
         if topic is None:
@@ -218,6 +230,9 @@ class Burials:
                 self._keep(plot, [message.offset], error)
         if not letters:
             return
+        if not plot.grave.grants:
+            self._wait(plot, offsets)
+            return
         try:
             results: list[Position | PsubdError] = await self._storage.publish(letters, "all")
         except PsubdError as error:
@@ -268,6 +283,11 @@ class Burials:
             if offset not in plot.told and len(plot.told) < TOLD:
                 plot.told.add(offset)
                 self._notices.letter_stuck(plot.grave.group, at.topic, at.partition, offset, error.detail)
+
+    def _wait(self, plot: Plot, offsets: Sequence[int]) -> None:
+        """It is not this node's to store them, as far as it knows now."""
+        plot.stuck.update(offsets)
+        plot.wait_ms = AGAIN_MS
 
     # --- again
 

@@ -1,10 +1,12 @@
-"""What one node leaves for its own next start: the leases, delays and attempts of its ledgers, so that a restart on SIGTERM loses none.
+"""What a node leaves for whoever serves the groups next: the leases, delays and attempts of its ledgers.
 
-Time goes on while the node is down: each ledger is kept with the wall clock of that moment. What was kept is taken in once; a crash after that
-finds nothing, and what was leased comes again.
+Alone that is its own next start, after a SIGTERM, by a file; each ledger is kept with the wall clock of that moment, since time goes on while the
+node is down. Among many nodes it is the next owner of the slot, by the answer of the former one; there only how long something was kept counts,
+since no two hosts' clocks are the same. What was left is taken up when the group is used again. A crash after that finds nothing, and what was
+leased comes again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,12 +19,15 @@ from psubd.model import Group, GroupTopic, TopicPartition
 from psubd.services.group_records import group_of
 from psubd.services.places import Place
 
+MOST_BYTES = 96 << 20
+"""What one slot's ledgers may take on the line (`psubd.interfaces.IPeers` carries 128 MiB): the leases of those behind are lost."""
+
 log = Logger()
 
 
 class Parcel(msgspec.Struct, frozen=True):
     """One ledger. ``made``: serial of the group's record, since one that was deleted and made again is another; ``since``: of the channel;
-    ``at_ms``: when it was kept, ms since the epoch."""
+    ``at_ms``: when it was kept, ms since the epoch; ``age_ms``: how long it had been kept when it was handed over."""
 
     group: str
     made: int
@@ -31,6 +36,17 @@ class Parcel(msgspec.Struct, frozen=True):
     since: int
     at_ms: int
     ledger: Snapshot
+    age_ms: int = 0
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What one node hands to the next about a slot.
+
+    :ivar doubted: whether commits of somebody who served the slot before may still come in late. :ivar ledgers: each a `Parcel`.
+    """
+
+    doubted: bool
+    ledgers: list[msgspec.Raw]
 
 
 class Held(Protocol):
@@ -43,19 +59,23 @@ class Held(Protocol):
     ledger: Ledger
 
 
-class Carried:
-    """:param carryover: None: nothing outlives this node."""
+Standing = tuple[GroupTopic, Held]
+"""A channel, with what its commits carry."""
 
-    def __init__(self, carryover: ICarryover | None, registry: IRegistry, clock: IClock) -> None:
-        self._carryover, self._registry, self._clock = carryover, registry, clock
+
+class Carried:
+    """What was left of the groups of one slot, and not used yet."""
+
+    def __init__(self, registry: IRegistry, clock: IClock) -> None:
+        self._registry, self._clock = registry, clock
         self._parcels: dict[tuple[str, TopicPartition], tuple[Parcel, int]] = {}  # with the moment, on the elapsed clock, when it was kept
 
-    def open(self) -> None:
+    # --- taken in
+
+    def open(self, carryover: ICarryover) -> None:
         """Take in what the former start left."""
-        if self._carryover is None:
-            return
         try:
-            data = self._carryover.take()
+            data = carryover.take()
             parcels = [] if data is None else msgspec.json.decode(data, type=list[Parcel])
         except (OSError, ValueError) as unreadable:
             log.error("the leases of before the restart cannot be read, their messages come again: {why}", why=str(unreadable))
@@ -64,12 +84,27 @@ class Carried:
         for parcel in parcels:
             self._parcels[parcel.group, parcel.at] = (parcel, now - max(0, wall - parcel.at_ms))
 
+    def unpack(self, data: bytes) -> bool:
+        """Take in what another node handed over; `Handed.doubted`, also where it cannot be read."""
+        try:
+            handed = msgspec.msgpack.decode(data, type=Handed)
+            parcels = [msgspec.msgpack.decode(ledger, type=Parcel) for ledger in handed.ledgers]
+        except ValueError as unreadable:
+            log.error("what another node handed over cannot be read, what was leased there comes again: {why}", why=str(unreadable))
+            return True
+        now = self._clock.elapsed_ms()
+        for parcel in parcels:
+            self._parcels[parcel.group, parcel.at] = (parcel, now - parcel.age_ms)
+        return handed.doubted
+
     def left(self) -> dict[str, set[str]]:
         """The groups, with the topics, that something was left of and that stand as they did."""
         found: dict[str, set[str]] = {}
         for parcel, _ in self._todays():
             found.setdefault(parcel.group, set()).add(parcel.at.topic)
         return found
+
+    # --- used
 
     def reach(self, group: str, at: TopicPartition) -> int:
         """The offset behind the last message that the leases left of the partition are of, or that was done there; 0: nothing was left, or it is
@@ -88,28 +123,50 @@ class Carried:
             return None
         if not place.offset <= parcel.ledger.committed <= place.end:  # retention was faster, or the log is another one
             return None
-        ledger = Ledger.restore(parcel.ledger, kept_ms, rules=rules, room=room, serials=serials)
+        try:
+            ledger = Ledger.restore(parcel.ledger, kept_ms, rules=rules, room=room, serials=serials)
+        except ValueError as wrong:
+            log.error("{group}: what was leased of {at} comes again, its ledger was kept wrong: {why}", group=group, at=at, why=str(wrong))
+            return None
         ledger.tick(self._clock.elapsed_ms())
         return ledger
 
-    def keep(self, channels: Iterable[tuple[GroupTopic, Held]]) -> None:
+    # --- left
+
+    def keep(self, carryover: ICarryover, channels: Iterable[Standing]) -> None:
         """Leave all that is not idle, or is not committed, each with what its commits carry, and what was taken in, never used, and is of today."""
-        if self._carryover is None:
+        parcels = self._all(channels)
+        if not parcels:
             return
+        try:
+            carryover.keep(msgspec.json.encode(parcels))
+        except OSError as refused:
+            log.error("leases cannot be kept over the restart, their messages come again: {why}", why=str(refused))
+
+    def pack(self, channels: Iterable[Standing], doubted: bool, idle: bool) -> bytes:
+        """The same for another node. :param doubted: as `Handed`. :param idle: those that are idle too."""
+        ledgers: list[msgspec.Raw] = []
+        size = 0
+        parcels = self._all(channels, idle)
+        for parcel in parcels:
+            ledgers.append(msgspec.Raw(msgspec.msgpack.encode(parcel)))
+            size += len(ledgers[-1])
+            if size > MOST_BYTES:
+                left = len(parcels) - len(ledgers)
+                log.error("{count} partitions' leases are too much to hand over, their messages come again", count=left)
+                break
+        return msgspec.msgpack.encode(Handed(doubted, ledgers))
+
+    def _all(self, channels: Iterable[Standing], idle: bool = False) -> Sequence[Parcel]:
         now, wall = self._clock.elapsed_ms(), self._clock.epoch_ms()
-        used = [(record, channel) for record, channel in channels if channel.dirty or not channel.ledger.idle]
+        used = [(record, channel) for record, channel in channels if idle or channel.dirty or not channel.ledger.idle]
         made = {name: self._made(name) for name in {channel.group for _, channel in used}}
         parcels = [
             Parcel(channel.group, made[channel.group], channel.at, record, channel.since, wall, channel.ledger.snapshot(now))
             for record, channel in used
         ]
-        parcels += [msgspec.structs.replace(parcel, at_ms=wall - (now - kept_ms)) for parcel, kept_ms in self._todays()]
-        if not parcels:
-            return
-        try:
-            self._carryover.keep(msgspec.json.encode(parcels))
-        except OSError as refused:
-            log.error("leases cannot be kept over the restart, their messages come again: {why}", why=str(refused))
+        parcels += [msgspec.structs.replace(parcel, at_ms=wall - (now - kept_ms), age_ms=now - kept_ms) for parcel, kept_ms in self._todays()]
+        return parcels
 
     def _made(self, name: str) -> int:
         """The serial of the group's record; 0: there is none."""

@@ -33,6 +33,9 @@ RETRY_MS = 1_000
 PAUSE_MS = 100
 """How long one waits that was woken for nothing twice in a row."""
 
+GIVEN = 3
+"""Commits whose outcome is not known that are recognised as one's own."""
+
 log = Logger()
 
 
@@ -82,6 +85,8 @@ class Channel:
         self.live = True
         self.halted = False
         self.dirty = False
+        self._kept: int | None = None  # what identifies the last commit that the storage took, and the last few that it was given
+        self._given: tuple[int, ...] = ()
         self.trouble: PsubdError | None = None
         self._shop, self._storage, self._clock = shop, shop.storage, shop.clock
         self._prefix: bytes | None = None
@@ -158,6 +163,10 @@ class Channel:
 
     # --- burials (`psubd.services.burials.Grave`) ---
 
+    @property
+    def grants(self) -> bool:
+        return self._shop.tenure.grants
+
     def dead_letter(self) -> str | None:
         return self.owner.binding.dead_letter
 
@@ -185,9 +194,25 @@ class Channel:
         place = self.ledger.place()
         return Place(place.offset, place.done, self.end, not self.dirty, since=self.since, attempts=place.attempts, log_epoch=self.log_epoch)
 
-    def commit(self, epoch: int, limit: int) -> Commit:
+    def commit(self, limit: int) -> Commit:
         """What the storage has to keep for the place of now."""
-        return commit_of(self.owner.record, epoch, self.place(), limit)
+        commit = commit_of(self.owner.record, self._shop.tenure.epoch, self.place(), limit)
+        self._given = (*self._given[1 - GIVEN :], mark_of(commit))
+        return commit
+
+    def keeps(self, commit: Commit) -> None:
+        """The storage took it."""
+        self._kept = mark_of(commit)
+
+    @property
+    def written(self) -> bool:
+        """Whether anything was committed from here."""
+        return self._kept is not None
+
+    def wrote(self, commit: Commit) -> bool:
+        """Whether it is the last one that was kept from here, or of those behind: one that failed may be kept all the same."""
+        mark = mark_of(commit)
+        return mark == self._kept or mark in self._given
 
     # --- the window ---
 
@@ -321,7 +346,7 @@ class Channel:
         if not self.owner.is_current():
             self.owner.recreated()
             return None
-        cut = found.end < max(self.ledger.position, self._began) or await self._was_cut(found)
+        cut = await self._was_cut(found)
         if not self._serves():
             return None
         self.trouble, self._told = None, False
@@ -331,8 +356,18 @@ class Channel:
             return None
         return found
 
+    def _reached(self) -> int:
+        """How far the log went, for sure."""
+        return max(self.ledger.position, self._began)
+
     async def _was_cut(self, found: Slice) -> bool:
-        """Whether the log of what was read before ended below that. Only a new term of the log's leader can tell."""
+        """Whether the log of what was read before ended below that. Either it is shorter now: that is asked once more, since a read may be served
+        from memory that is older than what another node read before the group came here. Or it has grown again: only a new term of the log's
+        leader can tell."""
+        if found.end < self._reached():
+            bounds = (await self._storage.bounds(self.at.topic)).get(self.at.partition)
+            if bounds is None or bounds.end < self._reached():
+                return True
         if not 0 <= self.log_epoch < found.log_epoch:
             return False
         ends = await ends_of(self._storage, self.at.topic, {self.at.partition: self.log_epoch})
@@ -398,3 +433,8 @@ class Channel:
         if self.live and held != counted:
             self._counted = held
             self._shop.windows.add(held - counted)
+
+
+def mark_of(commit: Commit) -> int:
+    """What identifies the commit, in little room."""
+    return hash((commit.offset, commit.metadata))

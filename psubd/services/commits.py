@@ -7,19 +7,18 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from psubd.errors import Internal, InUse, PsubdError
-from psubd.interfaces import IClock, INodes, IStorage
+from psubd.interfaces import IClock, IStorage
 from psubd.model import TopicPartition
 from psubd.services.channels import Channel
+from psubd.services.rivals import Rivals, Watched
 from psubd.services.rounds import all_of
 from psubd.services.tallies import Tallies
 
 log = Logger()
 
 
-class Committed(Protocol):
+class Committed(Watched, Protocol):
     """A group, as the committer sees it."""
-
-    name: str
 
     def take_dirty(self) -> list[Channel]:
         """The channels whose place changed since they were last taken; all of them, where somebody else had the group."""
@@ -35,10 +34,16 @@ class Committed(Protocol):
 
 
 class Committer:
-    """:param interval_ms: from the first change of a group's place to its commit, at most, while the storage keeps up."""
+    """A group's places are committed while its tenure stands, and stay as they are in memory while it does not.
 
-    def __init__(self, storage: IStorage, nodes: INodes, clock: IClock, interval_ms: int, tallies: Tallies) -> None:
-        self._storage, self._nodes, self._clock, self._interval_ms, self._tallies = storage, nodes, clock, interval_ms, tallies
+    :param interval_ms: from the first change of a group's place to its commit, at most, while the storage keeps up.
+    :ivar alone: whether other psubds that serve the same groups are none of ours, and have to be looked for.
+    """
+
+    def __init__(self, storage: IStorage, clock: IClock, interval_ms: int, tallies: Tallies) -> None:
+        self._storage, self._clock, self._interval_ms, self._tallies = storage, clock, interval_ms, tallies
+        self.alone = True
+        self._rivals = Rivals(storage, clock)
         self._dirty: dict[Committed, None] = {}
         self._under_way: dict[str, list[Deferred[None]]] = {}
         self._failing: set[str] = set()
@@ -58,11 +63,13 @@ class Committer:
             self._under_way[name].append(waiter)
             await waiter
 
-    async def flush(self, group: Committed) -> bool:
-        """Commit what the group has to say now. What fails is kept as dirty, and tried again at the next interval. True: nothing failed."""
+    async def flush(self, group: Committed, on_purpose: bool = False) -> bool:
+        """Commit what the group has to say now. What fails is kept as dirty, and tried again at the next interval. True: nothing failed.
+
+        :param on_purpose: another psubd's places are overwritten."""
         await self.quiet(group.name)
         self._dirty.pop(group, None)
-        return await self._commit(group)
+        return await self._commit(group, on_purpose)
 
     async def stop(self) -> None:
         """Commit all that is dirty, once, after what is on its way. Nothing is committed afterwards."""
@@ -84,26 +91,48 @@ class Committer:
         for group in list(self._dirty):
             self.touch(group)
 
-    async def _commit(self, group: Committed) -> bool:
+    async def _commit(self, group: Committed, on_purpose: bool = False) -> bool:
         """Never fails. True: all of it is kept."""
-        channels = group.take_dirty()
-        if not channels:
-            group.regained()
-            return True
         waiters = self._under_way[group.name] = []
         try:
-            failed = await self._store(group.name, channels)
-            self._judge(group, channels, failed)
+            return await self._keep(group, on_purpose)
         finally:
             del self._under_way[group.name]
             for waiter in waiters:
                 waiter.callback(None)
+
+    async def _keep(self, group: Committed, on_purpose: bool) -> bool:
+        if self.alone and self._storage.limits.places_expire and not on_purpose:
+            rival = await self._rivals.look(group)
+            if rival is not None:
+                self._tallies.commit_failures.inc()
+                group.contested(rival)
+                self.touch(group)
+                return False
+        if not group.tenure.stands:
+            return self._leave(group)
+        channels = group.take_dirty()
+        if not channels:
+            group.regained()
+            return True
+        failed = await self._store(group.name, channels)
+        self._judge(group, channels, failed)
         return not failed
+
+    def _leave(self, group: Committed) -> bool:
+        """It may not be committed now, perhaps later."""
+        dirty = any(channel.dirty for channel in group.channels())
+        if dirty and not group.tenure.ended:
+            self.touch(group)
+        return not dirty
 
     async def _store(self, name: str, channels: list[Channel]) -> dict[TopicPartition, PsubdError]:
         try:
-            places = {channel.at: channel.commit(self._nodes.epoch, self._storage.limits.max_metadata) for channel in channels}
+            places = {channel.at: channel.commit(self._storage.limits.max_metadata) for channel in channels}
             failed: dict[TopicPartition, PsubdError] = await self._storage.commit(name, places)
+            for channel in channels:
+                if channel.at not in failed:
+                    channel.keeps(places[channel.at])
         except PsubdError as error:
             return {channel.at: error for channel in channels}
         except Exception:  # noqa: BLE001 - a bug of ours or of a storage: told, and tried again

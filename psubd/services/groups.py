@@ -33,8 +33,9 @@ log = Logger()
 
 
 class LiveGroup:
-    """:param ended: called when the group is at its end by itself: deleted, or its application is gone.
+    """:param shop: of the group's slot. :param ended: called when the group is at its end.
 
+    :ivar tenure: of its slot: while it does not stand nobody gets anything, and nothing is committed.
     :ivar queue: the polls that wait. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
     :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and answers that are out may still be settled.
     :ivar visits: those that come with leases. :ivar topics: those that it stands on.
@@ -53,6 +54,7 @@ class LiveGroup:
         ended: "Callable[[LiveGroup], None]",
     ) -> None:
         self.name, self.application = name, application_of(name)
+        self.tenure = shop.tenure
         self.queue = Queue()
         self.topics: dict[str, LiveTopic] = {}
         self.troubles: dict[str, PsubdError] = {}
@@ -76,8 +78,9 @@ class LiveGroup:
     def add(self, poll: WaitingPoll) -> None:
         """Let it wait; what is at hand it gets at once."""
         self._use()
-        if self.contest.stands:
-            poll.fail(self.contest.refusal())
+        refusal = self.contest.refusal() if self.contest.stands else None if self.tenure.grants else self.tenure.refusal()
+        if refusal is not None:
+            poll.fail(refusal)
             return
         self.queue.add(poll)
         poll.start(self._clock, self._lookout.expired)
@@ -92,9 +95,9 @@ class LiveGroup:
     def wants(self, topic: str) -> bool:
         return self.queue.wants(topic)
 
-    def end_polls(self) -> None:
-        """Answer all that wait, empty."""
-        self._lookout.answer_all(nothing())
+    def end_polls(self, error: PsubdError | None = None) -> None:
+        """Answer all that wait: with ``error``, or empty."""
+        self._lookout.answer_all(nothing() if error is None else error)
 
     def serve(self) -> None:
         """Give what is at hand to those that wait. What is called from here may call it again: then it goes round once more."""
@@ -103,7 +106,7 @@ class LiveGroup:
             return
         self._serving = True
         try:
-            while self._again and self.queue and self.live and not self.contest.stands:
+            while self._again and self.queue and self.live and not self.contest.stands and self.tenure.grants:
                 self._again = False
                 for hand in self._dealer.deal():
                     self._grant(hand)
@@ -196,12 +199,12 @@ class LiveGroup:
 
     def shed(self) -> None:
         """Give back the memory of what was read ahead."""
-        for channel in self._channels():
+        for channel in self.channels():
             channel.drop_window()
 
     def take_dirty(self) -> list[Channel]:
         everything = self.contest.stands  # places that stood still may be the other's by now
-        dirty = [channel for channel in self._channels() if channel.dirty or everything]
+        dirty = [channel for channel in self.channels() if channel.dirty or everything]
         for channel in dirty:
             channel.dirty = False
         return dirty
@@ -221,14 +224,16 @@ class LiveGroup:
         if self.live and self.contest.won():
             self.serve()
 
-    async def keep(self) -> bool:
-        """Commit all places as they are now, whether they changed or not. False: some could not be."""
-        for channel in self._channels():
+    async def keep(self, on_purpose: bool = False) -> bool:
+        """Commit all places as they are now, whether they changed or not. False: some could not be.
+
+        :param on_purpose: another psubd's places are overwritten."""
+        for channel in self.channels():
             channel.dirty = True
-        return await self._committer.flush(self)
+        return await self._committer.flush(self, on_purpose)
 
     def is_dirty(self) -> bool:
-        return any(channel.dirty for channel in self._channels())
+        return any(channel.dirty for channel in self.channels())
 
     async def settled(self, patience_ms: int) -> None:
         """Wait until every answer is settled, at most so long."""
@@ -239,7 +244,7 @@ class LiveGroup:
             if timer.active():
                 timer.cancel()
         if self.out:
-            log.warn("{group}: {count} answers were still being written; their messages come again", group=self.name, count=self.out)
+            log.warn("{group}: {count} answers were still being written; what is not leased explicitly comes again", group=self.name, count=self.out)
 
     # --- what the topics say ---
 
@@ -284,12 +289,12 @@ class LiveGroup:
     # --- giving ---
 
     def _grant(self, hand: Hand) -> None:
-        handout = Handout(hand.taken, self._settled)
+        handout = Handout(hand.taken, self.tenure, self._clock, self._settled)
         self.out += 1
         if hand.poll.over:  # cancelled by what the answer before it set off
             handout.settle(0)
         else:
-            hand.poll.answer(Delivery(hand.messages(), handout.settle))
+            hand.poll.answer(Delivery(hand.messages(), handout.settle, stands=handout.stands))
         for channel in hand.channels():
             if channel.dirty:
                 self._committer.touch(self)
@@ -367,7 +372,8 @@ class LiveGroup:
         if self.live and (self._retry is None or not self._retry.active()) and any(self.wants(name) for name in self.troubles):
             self._retry = self._clock.call_later(RETRY_MS, self._seek)
 
-    def _channels(self) -> list[Channel]:
+    def channels(self) -> list[Channel]:
+        """All that it stands on."""
         return [channel for topic in self.topics.values() for channel in topic.channels.values()]
 
 

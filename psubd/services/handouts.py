@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable
 
 from psubd.delivery.ledger import Lease
+from psubd.interfaces import IClock
 from psubd.model import Binding, Delivered
 from psubd.services.channels import Channel
 from psubd.services.polls import WaitingPoll
+from psubd.services.tenures import Tenure
 from psubd.services.workshop import epoch_of
 
 Taken = tuple[Channel, Lease]
@@ -85,13 +87,22 @@ def shown(channel: Channel, lease: Lease) -> Iterable[Delivered]:
 class Handout:
     """What one answer carries, until it is known how much of it was handed over.
 
-    :param taken: in the order of the answer's messages.
+    :param taken: in the order of the answer's messages. :param tenure: under which it was given.
     :param settled: told once, with the channels that the answer drew from and how many messages came back.
     """
 
-    def __init__(self, taken: list[Taken], settled: Callable[[dict[Channel, None], int], None]) -> None:
-        self._taken, self._settled = taken, settled
+    def __init__(self, taken: list[Taken], tenure: Tenure, clock: IClock, settled: Callable[[dict[Channel, None], int], None]) -> None:
+        self._taken, self._tenure, self._clock, self._settled = taken, tenure, clock, settled
         self._open = True
+
+    def stands(self) -> bool:
+        """Whether its messages may still be handed over. Where the slot was handed over in good order, explicit leases go on at the other node for as
+        long as they were granted, though this one serves it no more."""
+        return self._tenure.stands or (self._tenure.handed and self._clock.elapsed_ms() < self._lasts())
+
+    def _lasts(self) -> int:
+        """Until when all its leases surely do, whatever becomes of auto ones."""
+        return min(0 if lease.until is None else lease.until for _, lease in self._taken)
 
     def settle(self, count: int) -> None:
         """The first ``count`` messages were handed over. Auto: done if that is all of the answer; explicit: each of them keeps its lease. The

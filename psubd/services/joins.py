@@ -15,6 +15,7 @@ from psubd.services.group_records import application_of, check_room, enrol, grou
 from psubd.services.notices import Notices
 from psubd.services.places import Place, begin, commit_of
 from psubd.services.rounds import Locks, outcomes
+from psubd.services.tenures import Tenures, under
 from psubd.services.truncation import ACTOR, CUT, keep, nothing_kept, places_on, register, stamped, take_back
 
 log = Logger()
@@ -29,8 +30,9 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Joiner:
-    """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile. :param notices: told of places that
-    are missing, and of logs that changed. :param reach: how far the leases go that this node's former start left of a group and partition."""
+    """:param locks: held while a group comes to its places, so that nobody resets or forgets it meanwhile. :param tenure_of: of a group's slot.
+    :param alone: whether no other node could begin the group at the same time. :param notices: told of places that are missing, and of logs that
+    changed. :param reach: how far the leases go that were left of a group and partition, by whoever served it before."""
 
     def __init__(
         self,
@@ -42,10 +44,13 @@ class Joiner:
         locks: Locks,
         committer: Committer,
         notices: Notices,
-        reach: Callable[[str, TopicPartition], int] = lambda group, at: 0,
+        tenure_of: Tenures,
+        alone: Callable[[], bool],
+        reach: Callable[[str, TopicPartition], int],
     ) -> None:
         self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
         self._locks, self._committer, self._notices, self._reach = locks, committer, notices, reach
+        self._tenure_of, self._alone = tenure_of, alone
 
     async def join(self, name: str, topics: Iterable[str]) -> dict[str, Joined | PsubdError]:
         """The group's standing on each of ``topics``, or why there is none. Never fails."""
@@ -53,6 +58,7 @@ class Joiner:
         try:
             async with self._locks.of(name):
                 await self._committer.quiet(name)
+                self._tenure_of(name).check()
                 found = await self._join(name, asked)
                 return {topic: foreign(name, outcome) if isinstance(outcome, InUse) else outcome for topic, outcome in found.items()}
         except InUse as taken:
@@ -127,15 +133,21 @@ class Joiner:
         return {**records, **new}
 
     async def _begin(self, name: str, binding: Binding, uid: str) -> GroupTopic:
+        """With the claim's epoch in the record: a commit of it that comes late, from a node that served the group before, must not be taken for a
+        place of today's. It says where the log ended at that time; taken up later it would skip what was published in between."""
         topic = self._gate.topic(binding.topic)
         if topic is None:
             raise TopicMissing(f"topic {binding.topic!r} is not registered any more")
-        await begin(self._storage, name, msgspec.structs.replace(topic, uid=uid), binding)
-        return GroupTopic(uid, binding.mark, 0)
+        tenure = self._tenure_of(name)
+        tenure.confirm()
+        reset = 0 if self._alone() else tenure.epoch
+        await begin(self._storage, name, msgspec.structs.replace(topic, uid=uid), binding, reset)
+        return GroupTopic(uid, binding.mark, reset)
 
     async def _enrol(self, name: str, group: Group | None, topics: Mapping[str, GroupTopic]) -> None:
         what = "group.created" if group is None else "group.joined"
-        await self._registry.change(f"application {application_of(name)}", enrol(name, topics, what, self._clock.epoch_ms()))
+        plan = under(self._tenure_of(name), enrol(name, topics, what, self._clock.epoch_ms()))
+        await self._registry.change(f"application {application_of(name)}", plan)
 
     async def _load(
         self,
@@ -165,11 +177,12 @@ class Joiner:
 
     async def _move(self, name: str, topic: str, former: GroupTopic, places: Mapping[int, Place]) -> tuple[GroupTopic, dict[int, Place]]:
         """The log was cut: leases and acks of what is gone are void from the registry's change on. :raises PsubdError: nothing was moved then."""
-        record = await register(self._registry, self._clock, name, topic, former, CUT, ACTOR)
+        tenure = self._tenure_of(name)
+        record = await register(self._registry, self._clock, tenure, name, topic, former, CUT, ACTOR)
         moved = stamped(places, record)
         limit = self._storage.limits.max_metadata
         commits = {TopicPartition(topic, partition): commit_of(record, 0, place, limit) for partition, place in moved.items()}
-        failed = await keep(self._storage, name, commits)
+        failed = await keep(self._storage, tenure, name, commits)
         if nothing_kept(failed, moved):
             await take_back(self._registry, name, topic, record, former, ACTOR)
             raise next(iter(failed.values()))

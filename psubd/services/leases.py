@@ -6,7 +6,7 @@ from prometheus_client import Counter
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from psubd.errors import NoDeadLetter, PsubdError, RateLimited, StorageUnavailable, TopicMissing, TopicNotBound
+from psubd.errors import NoDeadLetter, OwnershipInDoubt, PsubdError, RateLimited, StorageUnavailable, TopicMissing, TopicNotBound
 from psubd.interfaces import IClock, IGate
 from psubd.model import Grant, TopicPartition, Verdict
 from psubd.services.channels import Channel
@@ -26,7 +26,8 @@ Standing = dict[bytes, "LiveTopic | PsubdError"]
 
 
 class Leases:
-    """:param group: the loaded group of that full name, loaded where it was not. :param running: False: nothing that is told now would be kept."""
+    """:param group: the loaded group of that full name, loaded where it was not; raises OwnershipInDoubt where it is not this node's.
+    :param live: the groups that are loaded, by name. :param running: False: nothing that is told now would be kept."""
 
     def __init__(
         self,
@@ -36,10 +37,11 @@ class Leases:
         clock: IClock,
         tallies: Tallies,
         group: Callable[[str], LiveGroup],
+        live: Mapping[str, LiveGroup],
         running: Callable[[], bool],
     ) -> None:
         self._tokens, self._whereabouts, self._gate, self._clock = tokens, whereabouts, gate, clock
-        self._tallies, self._group, self._running = tallies, group, running
+        self._tallies, self._group, self._live, self._running = tallies, group, live, running
 
     async def ack(self, grant: Grant, texts: Sequence[str]) -> Verdict:
         """As `ISubscriber.ack`."""
@@ -74,6 +76,7 @@ class Leases:
         standing = await self._standing(grant, {token.tag for token in shown if token is not None})
         if not self._running():  # it came to its end while the groups were loaded
             raise stopping()
+        check_tenures(standing)
         if dead:
             check_dead_letters(shown, standing)
         now, lost, doubts = self._clock.elapsed_ms(), list[str](), list[PsubdError]()
@@ -108,7 +111,9 @@ class Leases:
         for channel in channels:
             groups.setdefault(channel.group, []).append(channel)
         for name, touched in groups.items():
-            self._group(name).stirred(touched)
+            group = self._live.get(name)  # what the one before set off may have ended it
+            if group is not None:
+                group.stirred(touched)
         return burials
 
     # --- whose they are ---
@@ -136,13 +141,20 @@ class Leases:
     async def _brought(self, groups: Mapping[str, Sequence[str]]) -> dict[str, Brought | PsubdError]:
         """What each group stands on of its topics, loaded where it was not."""
         found: dict[str, Brought | PsubdError] = {}
+        rest: dict[str, LiveGroup] = {}
         for name, topics in groups.items():
-            at_hand = self._group(name).visits.at_hand(topics)
+            try:
+                group = self._group(name)
+            except OwnershipInDoubt as error:
+                found[name] = error
+                continue
+            at_hand = group.visits.at_hand(topics)
             if at_hand is not None:
                 found[name] = at_hand
-        rest = [name for name in groups if name not in found]
+            else:
+                rest[name] = group
         if rest:
-            for name, outcome in zip(rest, await outcomes([self._group(name).visits.bring(groups[name]) for name in rest]), strict=True):
+            for name, outcome in zip(rest, await outcomes([group.visits.bring(groups[name]) for name, group in rest.items()]), strict=True):
                 found[name] = told(outcome) if isinstance(outcome, Failure) else outcome
         return found
 
@@ -158,6 +170,13 @@ class Leases:
                 pass
             bound.add(topic)
         return bound
+
+
+def check_tenures(standing: Standing) -> None:
+    """Right before something is done: what is no longer this node's, as far as it knows at this instant, is in doubt."""
+    for tag, topic in standing.items():
+        if isinstance(topic, LiveTopic) and not topic.tenure.grants:
+            standing[tag] = topic.tenure.refusal()
 
 
 def in_doubt_log(at: TopicPartition) -> StorageUnavailable:

@@ -52,13 +52,14 @@ class LiveTopic:
     """:param find: asks the storage where the group stands. :param group: the group's record in the registry.
 
     :ivar record: what commits must carry. :ivar binding: as it is now. :ivar ready: the channels with something to lease, the next one first.
-    :ivar tag: what leases say of the group and the topic (`psubd.services.tokens.tag_of`).
+    :ivar tag: what leases say of the group and the topic (`psubd.services.tokens.tag_of`). :ivar tenure: of the group's slot.
     :ivar moving: a reset is under way: the registry's record may be ahead of this one, and some channels are taken out.
     """
 
     def __init__(self, home: Home, shop: Workshop, find: Finder, group: Group, binding: Binding, record: GroupTopic) -> None:
         self.name, self.binding, self.record = binding.topic, binding, record
         self.tag = tag_of(group, self.name, record)
+        self.tenure = shop.tenure
         self.live = True
         self.moving = False
         self.channels: dict[int, Channel] = {}

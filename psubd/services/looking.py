@@ -18,6 +18,7 @@ from psubd.services.live_topics import LiveTopic
 from psubd.services.polls import WaitingPoll, nothing
 from psubd.services.queues import Queue
 from psubd.services.rounds import Rounds
+from psubd.services.tenures import Tenure
 
 LOOKS = 5
 """How often a poll comes to its topics again where they are voided under it while it looks (revoked and bound again, cut, made again)."""
@@ -29,13 +30,15 @@ RATE_MS = 1_000
 class Ground(Protocol):
     """The group, as a look sees it.
 
-    :ivar topics: those that it stands on, by name. :ivar troubles: why it could not come to others, at the last try. :ivar joins: its tries.
+    :ivar tenure: of its slot: an empty answer is only true while it stands. :ivar topics: those that it stands on, by name.
+    :ivar troubles: why it could not come to others, at the last try. :ivar joins: its tries.
     """
 
     topics: dict[str, LiveTopic]
     troubles: dict[str, PsubdError]
     queue: Queue
     joins: Rounds
+    tenure: Tenure
 
     def serve(self) -> None:
         """Give what is at hand."""
@@ -105,6 +108,9 @@ class Lookout:
     def answer(self, poll: WaitingPoll, outcome: Delivery | PsubdError) -> None:
         """It ends with that."""
         self._ground.queue.drop(poll)
+        tenure = self._ground.tenure
+        if not isinstance(outcome, PsubdError) and not tenure.stands:
+            outcome = tenure.refusal()
         if isinstance(outcome, PsubdError):
             poll.fail(outcome)
         else:

@@ -4,7 +4,7 @@ A scrape reads what the last round found and never asks the storage itself: scra
 somebody scrapes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,12 +34,20 @@ class Monitor(Collector):
 
     :param metrics: where it registers itself at `start`.
     :param version: for ``psubd_build_info``.
+    :param own: which groups are shown, by their full names: of many nodes each shows those that it serves, so that none is shown twice. None: all.
     """
 
     def __init__(
-        self, subscriber: ISubscriber, storage: IStorage, registry: IRegistry, clock: IClock, metrics: CollectorRegistry, version: str
+        self,
+        subscriber: ISubscriber,
+        storage: IStorage,
+        registry: IRegistry,
+        clock: IClock,
+        metrics: CollectorRegistry,
+        version: str,
+        own: Callable[[str], bool] | None = None,
     ) -> None:
-        self._subscriber, self._storage, self._registry = subscriber, storage, registry
+        self._subscriber, self._storage, self._registry, self._own = subscriber, storage, registry, own
         self._clock, self._metrics, self._version = clock, metrics, version
         self._lags: dict[Place, tuple[int, int]] = {}
         self._left_out = self._failures = 0
@@ -93,7 +101,8 @@ class Monitor(Collector):
     async def _gather(self) -> None:
         """One round. Where it fails, nothing is shown rather than what was."""
         try:
-            self._show(await self._subscriber.groups(None))
+            groups: list[GroupView] = await self._subscriber.groups(None)
+            self._show([group for group in groups if self._own is None or self._own(group.group)])
         except CancelledError:
             return
         except PsubdError as refused:

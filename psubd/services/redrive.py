@@ -20,6 +20,7 @@ from psubd.services.letters import REDRIVE_GROUP, Origin, own_headers, verify
 from psubd.services.redrive_records import MAX_RANGES, Letters, Passed, Redrives, path_of, redrives_of
 from psubd.services.rounds import Locks, carried_through
 from psubd.services.signet import Signet
+from psubd.services.tenures import Tenure, Tenures, under
 
 PORTION_RECORDS, PORTION_BYTES = 100, 1 << 20
 """What is read and published in one go, and at the worst repeated after a crash."""
@@ -137,8 +138,10 @@ class Judge:
 class Places:
     """What the group is done with in one dead-letter topic: as it is to be, and as the registry has it."""
 
-    def __init__(self, registry: IRegistry, group: Group, stored: StoredTopic, bounds: Mapping[int, Bounds], actor: str) -> None:
-        self._registry, self._group, self._topic, self._actor = registry, group, stored, actor
+    def __init__(
+        self, registry: IRegistry, tenure: Tenure | None, group: Group, stored: StoredTopic, bounds: Mapping[int, Bounds], actor: str
+    ) -> None:
+        self._registry, self._tenure, self._group, self._topic, self._actor = registry, tenure, group, stored, actor
         self._kept = redrives_of(registry.snapshot(), group.name)
         letters = self._kept.topics.get(stored.name)
         known = letters.partitions if letters is not None and letters.uid == stored.uid else {}
@@ -170,7 +173,8 @@ class Places:
         topics = {topic: letters for topic, letters in self._kept.topics.items() if snapshot.get(f"/topics/{topic}") is not None}
         topics[self._topic.name] = Letters(self._topic.uid, {partition: passed for partition, passed in self._passed.items() if passed.end})
         wanted = Redrives(topics)
-        await self._registry.change(self._actor, self._plan(wanted, moved))
+        plan = self._plan(wanted, moved)
+        await self._registry.change(self._actor, plan if self._tenure is None else under(self._tenure, plan))
         self._kept, self._changed = wanted, False
 
     def _plan(self, wanted: Redrives, moved: int) -> Callable[[ISnapshot, int], Plan]:
@@ -195,8 +199,11 @@ def standing(passed: Passed, bound: Bounds) -> Passed:
 class Run:
     """One call: letter after letter, portion by portion."""
 
-    def __init__(self, storage: IStorage, publisher: IPublisher, judge: Judge, places: Places, account: Account, topic: str) -> None:
-        self._storage, self._publisher, self._judge, self._places, self._account, self._topic = storage, publisher, judge, places, account, topic
+    def __init__(
+        self, storage: IStorage, publisher: IPublisher, tenure: Tenure | None, judge: Judge, places: Places, account: Account, topic: str
+    ) -> None:
+        self._storage, self._publisher, self._tenure = storage, publisher, tenure
+        self._judge, self._places, self._account, self._topic = judge, places, account, topic
         self._full = False
         self._away: PsubdError | None = None
 
@@ -275,6 +282,8 @@ class Run:
         for topic in dict.fromkeys(record.topic for record in moves.values()):
             due = {offset: record for offset, record in moves.items() if record.topic == topic}
             try:
+                if self._tenure is not None:
+                    self._tenure.check()
                 results: list[Position | PsubdError] = await self._publisher.publish(list(due.values()), "all")
             except PsubdError as error:
                 self._away = error
@@ -301,12 +310,22 @@ class Redriver:
     """One redrive of a group at a time. To be used once storage, registry, gate and publisher have started.
 
     :param metrics: where the counters go; None: nowhere.
+    :param tenure_of: of a group's slot (`Subscriber.tenure_of`): a group is redriven by the node that serves it. None: there is one node.
     """
 
     def __init__(
-        self, storage: IStorage, registry: IRegistry, gate: IGate, publisher: IPublisher, clock: IClock, metrics: CollectorRegistry | None = None
+        self,
+        storage: IStorage,
+        registry: IRegistry,
+        gate: IGate,
+        publisher: IPublisher,
+        clock: IClock,
+        metrics: CollectorRegistry | None = None,
+        *,
+        tenure_of: Tenures | None = None,
     ) -> None:
         self._storage, self._registry, self._gate, self._publisher, self._clock = storage, registry, gate, publisher, clock
+        self._tenure_of = tenure_of
         self._signet = Signet(registry)
         self._locks = Locks()
         self._ended: dict[tuple[str, str], tuple[int, int]] = {}
@@ -318,11 +337,14 @@ class Redriver:
         return carried_through(self._redrive(group, topic, limit, actor))
 
     async def _redrive(self, name: str, topic: str, limit: int, actor: str) -> Redriven:
+        tenure = None if self._tenure_of is None else self._tenure_of(name)
         await self._signet.open()
         account = Account(limit, self._clock)
         async with self._locks.of(name):
             try:
-                await self._run(self._group(name, topic), topic, account, actor)
+                if tenure is not None:
+                    tenure.check()
+                await self._run(self._group(name, topic), tenure, topic, account, actor)
             finally:
                 self._moved.inc(account.moved)
                 self._left.inc(account.left)
@@ -336,14 +358,14 @@ class Redriver:
             raise NotFound(f"topic {topic!r} is not registered")
         return group
 
-    async def _run(self, group: Group, topic: str, account: Account, actor: str) -> None:
+    async def _run(self, group: Group, tenure: Tenure | None, topic: str, account: Account, actor: str) -> None:
         described: dict[str, StoredTopic] = await self._storage.describe([topic])
         if topic not in described:
             raise TopicMissing(f"topic {topic!r} is gone from the storage")
         bounds: dict[int, Bounds] = await self._storage.bounds(topic)
         judge = Judge(self._storage, self._registry, self._gate, self._publisher, self._signet, group, topic)
-        places = Places(self._registry, group, described[topic], bounds, actor)
-        run = Run(self._storage, self._publisher, judge, places, account, topic)
+        places = Places(self._registry, tenure, group, described[topic], bounds, actor)
+        run = Run(self._storage, self._publisher, tenure, judge, places, account, topic)
         ended = await run.go(bounds, self._ended.pop((group.name, topic), None))
         if ended is not None:
             self._ended[group.name, topic] = ended

@@ -20,6 +20,14 @@ GIVEN_TOKEN = re.compile(r"[!-~]{16,200}")
 """An admin token that an operator chose: what fits in a header, and cannot be guessed within days."""
 
 
+class Present(Exception):
+    """Registered already: nothing to write."""
+
+    def __init__(self, token: Token) -> None:
+        super().__init__(token.name)
+        self.token = token
+
+
 class Tokens(Desk):
     """See `psubd.interfaces.IRegistrar`."""
 
@@ -75,12 +83,18 @@ class Tokens(Desk):
             return present
 
         def draw(rolls: Rolls, serial: int) -> tuple[Token, Plan]:
+            made = self._admin_of(rolls, text)
+            if made is not None:  # another node was first
+                raise Present(made)
             number = 1
             while rolls.has("token", admin_name(number)):
                 number += 1
             return self._new_token(admin_name(number), "admin", text, serial)
 
-        return await self._make("psubd", draw)
+        try:
+            return await self._make("psubd", draw)
+        except Present as found:
+            return found.token
 
     def _admin_of(self, rolls: Rolls, text: str) -> Token | None:
         sought = digest(text)

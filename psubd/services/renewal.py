@@ -8,13 +8,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from psubd.errors import InUse, PsubdError
+from psubd.errors import InUse, Moved, OwnershipInDoubt, PsubdError
 from psubd.interfaces import IClock, IRegistry, IStorage
 from psubd.model import Commit, TopicPartition
 from psubd.services.group_records import group_of, names_of
 from psubd.services.places import todays
 from psubd.services.rounds import Locks, all_of
 from psubd.services.tallies import Tallies
+from psubd.services.tenures import Tenures
 from psubd.services.views import LiveGroups
 
 FIRST_MS = 60_000
@@ -33,10 +34,12 @@ log = Logger()
 
 class Renewal:
     """:param locks: held while a group's places are read and committed, so that nobody comes to them or resets them meanwhile.
-    :param live: the groups that are loaded, by name."""
+    :param tenure_of: of a group's slot: each node renews what it serves. :param live: the groups that are loaded, by name."""
 
-    def __init__(self, storage: IStorage, registry: IRegistry, clock: IClock, *, locks: Locks, live: LiveGroups, tallies: Tallies) -> None:
-        self._storage, self._registry, self._clock = storage, registry, clock
+    def __init__(
+        self, storage: IStorage, registry: IRegistry, clock: IClock, *, locks: Locks, live: LiveGroups, tenure_of: Tenures, tallies: Tallies
+    ) -> None:
+        self._storage, self._registry, self._clock, self._tenure_of = storage, registry, clock, tenure_of
         self._locks, self._live, self._tallies = locks, live, tallies
         self._renewed_ms: dict[str, int] = {}
         self._due: list[str] = []
@@ -59,7 +62,7 @@ class Renewal:
 
     def _round(self) -> None:
         now = self._clock.elapsed_ms()
-        names = names_of(self._registry.snapshot(), None)
+        names = [name for name in names_of(self._registry.snapshot(), None) if self._grants(name)]
         self._renewed_ms = {name: self._renewed_ms[name] for name in names if name in self._renewed_ms}
         self._due = [name for name in names if name not in self._renewed_ms or now - self._renewed_ms[name] >= DAY_MS]
         self._pause_ms = min(PAUSE_MS, SPREAD_MS * AT_ONCE // max(1, len(self._due)))
@@ -87,8 +90,13 @@ class Renewal:
         """Never fails; a group that could not be renewed is due in the next round."""
         try:
             async with self._locks.of(name):
-                done = self._running and await self._keep_loaded(name) and (self._is_loaded(name) or await self._keep_others(name))
-        except InUse:
+                done = (
+                    self._running
+                    and self._grants(name)
+                    and await self._keep_loaded(name)
+                    and (self._is_loaded(name) or await self._keep_others(name))
+                )
+        except (InUse, OwnershipInDoubt):
             done = False  # somebody else has it: told to who polls, and by the contest of one that is loaded
         except PsubdError as failed:
             done = False
@@ -99,6 +107,16 @@ class Renewal:
         if done:
             self._renewed_ms[name] = self._clock.elapsed_ms()
             self._tallies.renewed.inc()
+
+    def _grants(self, name: str) -> bool:
+        """Whether it is this node's to renew."""
+        try:
+            return self._tenure_of(name).grants
+        except Moved:
+            return False
+
+    async def _keep_all(self, name: str) -> bool:
+        return await self._keep_loaded(name) and (self._is_loaded(name) or await self._keep_others(name))
 
     async def _keep_loaded(self, name: str) -> bool:
         """What is in memory, from the ledgers."""
@@ -116,6 +134,7 @@ class Renewal:
         places = {at: commit for at, commit in kept.items() if self._counts(name, at, commit)}
         if not places or not self._running:
             return self._running
+        self._tenure_of(name).confirm()
         failed: dict[TopicPartition, PsubdError] = await self._storage.commit(name, places)
         for error in failed.values():
             raise error

@@ -6,8 +6,8 @@ import msgspec
 from twisted.logger import Logger
 
 from psubd.delivery.cursor import written_here
-from psubd.errors import InUse, NotFound, PsubdError, TopicMissing, TopicNotBound
-from psubd.interfaces import Delete, IClock, IGate, INodes, IRegistry, ISnapshot, IStorage, Plan
+from psubd.errors import InUse, NotFound, OwnershipInDoubt, PsubdError, TopicMissing, TopicNotBound
+from psubd.interfaces import Delete, IClock, IGate, IRegistry, ISnapshot, IStorage, Plan
 from psubd.model import Binding, Bounds, Commit, GroupTopic, ResetTo, StoredTopic, TopicPartition
 from psubd.services.channels import Channel
 from psubd.services.commits import Committer
@@ -19,6 +19,7 @@ from psubd.services.notices import Notices
 from psubd.services.places import Place, aim, commit_of, cut_below, fresh, reached, settled
 from psubd.services.redrive_records import gone_with
 from psubd.services.rounds import Locks
+from psubd.services.tenures import Tenure, Tenures, under
 from psubd.services.truncation import ACTOR, CUT, ends_of, keep, nothing_kept, places_on, register, stamped, take_back
 from psubd.services.views import LiveGroups
 
@@ -32,35 +33,39 @@ Movement = Callable[[GroupTopic], dict[int, Place]]
 
 
 class Resetter:
-    """:param locks: held meanwhile, so that nobody comes to the group's places half way. :param live: the groups that are loaded, by name."""
+    """:param locks: held meanwhile, so that nobody comes to the group's places half way. :param live: the groups that are loaded, by name.
+    :param tenure_of: of a group's slot; what it does not cover is not done."""
 
     def __init__(
         self,
         storage: IStorage,
         registry: IRegistry,
         gate: IGate,
-        nodes: INodes,
         clock: IClock,
         *,
         locks: Locks,
         committer: Committer,
         live: LiveGroups,
+        tenure_of: Tenures,
         notices: Notices | None = None,
     ) -> None:
-        self._storage, self._registry, self._gate, self._nodes, self._clock = storage, registry, gate, nodes, clock
+        self._storage, self._registry, self._gate, self._clock = storage, registry, gate, clock
         self._locks, self._committer, self._live, self._notices = locks, committer, live, notices or Notices()
+        self._tenure_of = tenure_of
 
     async def reset(self, name: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> dict[int, int]:
         """As `ISubscriber.reset`. Partitions that are not moved keep their place, what is leased of them stays leased. A group that somebody
         else had in the storage is psubd's afterwards, wholly."""
         check_name(name)
         self._bound(name, topic)
+        self._tenure_of(name).check()
         if dry_run:
             check_room(self._registry.snapshot(), name)
             return await aim(self._storage, topic, partitions, to)
         async with self._locks.of(name):
             binding = self._bound(name, topic)
             offsets = await aim(self._storage, topic, partitions, to)
+            self._tenure_of(name).check()
             others = await self._take(name, topic)
             try:
                 await self._move(name, binding, offsets, actor)
@@ -73,7 +78,9 @@ class Resetter:
     async def forget(self, name: str, actor: str) -> None:
         """As `ISubscriber.forget_group`."""
         async with self._locks.of(name):
-            topics = await self._unregister(name, actor)
+            tenure = self._tenure_of(name)
+            tenure.check()
+            topics = await self._unregister(name, tenure, actor)
             loaded = self._live.get(name)
             if loaded is not None:
                 loaded.end(NotFound(f"group {name!r} was deleted"))
@@ -81,8 +88,9 @@ class Resetter:
             # The registrar begins the application's own group without this lock: a topic that is being granted must keep its place.
             try:
                 for topic in topics if name == application_of(name) else [None]:
+                    tenure.confirm()
                     await self._storage.forget(name, topic)
-            except InUse as taken:
+            except (InUse, OwnershipInDoubt) as taken:
                 log.warn("{group}: deleted; its places stay in the storage, where they count no more: {why}", group=name, why=taken.detail)
 
     async def _take(self, name: str, topic: str) -> list[str]:
@@ -94,13 +102,13 @@ class Resetter:
         loaded = self._live.get(name)
         # Where places expire others may write them: a commit tells whether somebody does.
         if loaded is not None and (loaded.contest.stands or self._storage.limits.places_expire):
-            await loaded.keep()
+            await loaded.keep(on_purpose=True)
             if loaded.contest.error is not None:
                 raise with_members(name, loaded.contest.error)
         kept: dict[TopicPartition, Commit] = await self._storage.committed(name)
         return sorted({at.topic for at, commit in kept.items() if not written_here(commit)} - {topic})
 
-    async def _unregister(self, name: str, actor: str) -> list[str]:
+    async def _unregister(self, name: str, tenure: Tenure, actor: str) -> list[str]:
         """Delete the group's record; the topics that it stood on. :raises NotFound:"""
         topics: list[str] = []
 
@@ -111,7 +119,7 @@ class Resetter:
             topics[:] = group.topics
             return Plan(f"group.deleted {name}", (Delete(path_of(name)), *gone_with(snapshot, name)))
 
-        await self._registry.change(actor, plan)
+        await self._registry.change(actor, under(tenure, plan))
         return topics
 
     def _bound(self, name: str, topic: str) -> Binding:
@@ -137,6 +145,7 @@ class Resetter:
             channel = None if found is None else found.channels.get(partition)
             if loaded is None or found is None or channel is None:
                 return False
+            loaded.tenure.check()
             bounds: dict[int, Bounds] = await self._storage.bounds(topic)
             ends = await ends_of(self._storage, topic, {partition: channel.log_epoch})
             if not channel.live or not found.is_current() or partition not in bounds:
@@ -150,7 +159,7 @@ class Resetter:
         """The places are committed with the next interval: they stand in memory, and nobody has to wait for the storage."""
         topic.moving = True
         try:
-            record = await register(self._registry, self._clock, group.name, topic.name, topic.record, CUT, ACTOR)
+            record = await register(self._registry, self._clock, group.tenure, group.name, topic.name, topic.record, CUT, ACTOR)
             if not channel.live:
                 return
             stood = came(channel)  # acks that came while the registry wrote count
@@ -191,9 +200,10 @@ class Resetter:
         lose their places too."""
         group = group_of(self._registry.snapshot(), name)
         former = None if group is None else group.topics.get(topic)
-        record = await register(self._registry, self._clock, name, topic, aimed, RESET, actor)
+        tenure = self._tenure_of(name)
+        record = await register(self._registry, self._clock, tenure, name, topic, aimed, RESET, actor)
         places = {**stamped(rest, record), **moved(record)}
-        failed = await self._store(name, topic, record, places, None)
+        failed = await self._store(name, tenure, topic, record, places, None)
         if nothing_kept(failed, places):
             await take_back(self._registry, name, topic, record, former, actor)
             return failed
@@ -210,11 +220,15 @@ class Resetter:
         places: dict[int, Place] | None = None
         kept = False
         try:
-            record = await register(self._registry, self._clock, group.name, topic.name, aimed, RESET, actor)
+            former = topic.record
+            record = await register(self._registry, self._clock, group.tenure, group.name, topic.name, aimed, RESET, actor)
             places = moved(record)
             group.hold(topic, record, places)
-            failed = await self._store(group.name, topic.name, record, {**stamped(rest, record), **places}, topic)
+            kept_places = {**stamped(rest, record), **places}
+            failed = await self._store(group.name, group.tenure, topic.name, record, kept_places, topic)
             kept = not failed
+            if group.tenure.ended and nothing_kept(failed, kept_places):  # whoever serves it now finds no place of the new record
+                await take_back(self._registry, group.name, topic.name, record, former, actor)
             return failed
         finally:
             # Where the storage failed, the new place stands in memory, and is committed as soon as that can be.
@@ -231,14 +245,17 @@ class Resetter:
         latest = binding.start == "latest" and (record is None or record.mark != binding.mark)
         return {partition: fresh(bound.end if latest else bound.first, bound) for partition, bound in bounds.items()}
 
-    async def _store(self, name: str, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None) -> Failed:
+    async def _store(self, name: str, tenure: Tenure, topic: str, record: GroupTopic, places: Mapping[int, Place], live: LiveTopic | None) -> Failed:
         """Keep all the topic's places under the new record; those of channels that go on as they are at this moment. The failed ones, with why."""
         await self._committer.quiet(name)
         limit = self._storage.limits.max_metadata
-        commits = {TopicPartition(topic, partition): commit_of(record, self._nodes.epoch, place, limit) for partition, place in places.items()}
-        if live is not None and live.live:
-            commits |= {channel.at: channel.commit(self._nodes.epoch, limit) for channel in live.channels.values()}
-        failed = await keep(self._storage, name, commits)
+        commits = {TopicPartition(topic, partition): commit_of(record, tenure.epoch, place, limit) for partition, place in places.items()}
+        channels = [] if live is None or not live.live else list(live.channels.values())
+        commits |= {channel.at: channel.commit(limit) for channel in channels}
+        failed = await keep(self._storage, tenure, name, commits)
+        for channel in channels:
+            if channel.at not in failed:
+                channel.keeps(commits[channel.at])
         if failed:
             why = next(iter(failed.values())).detail
             log.warn("{group}: the move on {topic} is registered, its places could not be kept: {why}", group=name, topic=topic, why=why)

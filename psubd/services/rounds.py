@@ -59,6 +59,12 @@ class Locks:
             lock = self._locks[name] = DeferredLock()
         return lock
 
+    async def passed(self, whose: Callable[[str], bool]) -> None:
+        """Wait until what goes on now under those names is over, and what waits for it by now."""
+        for lock in [lock for name, lock in list(self._locks.items()) if whose(name) and lock.locked]:
+            async with lock:
+                pass
+
 
 async def outcomes(jobs: Iterable[Job[T]], at_once: int = 16) -> "list[T | Failure]":
     """What each of ``jobs`` gave or failed with, in order; so many run at a time."""

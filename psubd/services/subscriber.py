@@ -1,6 +1,6 @@
 """The subscriber: groups, their polls, replays. The rules of who gets which message are in `psubd.delivery`; the parts are beside this module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from prometheus_client import CollectorRegistry
@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from psubd.errors import BadParameter, PsubdError
-from psubd.interfaces import Change, ICarryover, IClock, IGate, INodes, IRegistry, IStorage, ISubscriber
+from psubd.interfaces import Change, ICarryover, IClock, IGate, IMembership, INodes, IRegistry, ISeats, IStorage, ISubscriber
 from psubd.model import Delivery, Grant, GroupView, Poll, Replay, ResetTo, Verdict
 from psubd.services.alarms import Alarms
 from psubd.services.burials import Burials
@@ -23,16 +23,20 @@ from psubd.services.leases import Leases
 from psubd.services.live_topics import LiveTopic
 from psubd.services.notices import Notices
 from psubd.services.polls import WaitingPoll, stopping
+from psubd.services.readback import Readback
 from psubd.services.renewal import Renewal
 from psubd.services.replay import Replayer
 from psubd.services.resets import Resetter
 from psubd.services.rounds import Job, Locks, all_of, carried_through, outcomes
+from psubd.services.seats import Seat, Seats
 from psubd.services.signet import Signet
 from psubd.services.tallies import Tallies
+from psubd.services.tenures import Tenure
 from psubd.services.tokens import Tokens, Whereabouts
 from psubd.services.views import Views
 from psubd.services.windows import Windows
 from psubd.services.workshop import Workshop, serials_of
+from psubd.slots import slot_of
 
 IDLE_MS = 60_000
 """A group that nobody polled for so long leaves memory."""
@@ -46,16 +50,24 @@ PATIENCE_MS = 5_000
 WINDOW_BYTES = 256 << 20
 """Payload that all groups together hold read ahead."""
 
+SESSION_MS = 10_000
+"""The session timeout with the registry that nodes ask for by default."""
+
+MARGIN_MS = 1_000
+"""By so much a node's own lease is shorter than its session (`IMembership.lease_ends_ms`)."""
+
 log = Logger()
 
 
-@implementer(ISubscriber)
+@implementer(ISubscriber, ISeats)
 class Subscriber:
     """To be started after storage, registry and gate, and stopped before them.
 
     :param commit_interval_ms: from a message's being done to its commit, while the storage keeps up.
     :param window_bytes: payload read ahead, over all groups. :param patience_ms: how long `stop` waits for answers that are being written.
-    :param carryover: what leases outlive a restart in; None: they do not.
+    :param carryover: what leases outlive a restart in, where this is the only node; None: they do not.
+    :param membership: which slots this node may act for. Whoever claims them tells it here (`ISeats`). None: it is the only node, and serves all.
+    :param session_ms: the session timeout that the nodes ask for.
     """
 
     def __init__(
@@ -71,14 +83,19 @@ class Subscriber:
         window_bytes: int = WINDOW_BYTES,
         patience_ms: int = PATIENCE_MS,
         carryover: ICarryover | None = None,
+        membership: IMembership | None = None,
+        session_ms: int = SESSION_MS,
     ) -> None:
-        self._registry, self._gate, self._clock = registry, gate, clock
-        self._patience_ms = patience_ms
+        self._registry, self._gate, self._nodes, self._clock = registry, gate, nodes, clock
+        self._patience_ms, self._session_ms = patience_ms, session_ms
+        self._carryover, self._membership = carryover, membership
+        self._members: frozenset[str] = frozenset()
         self._live: dict[str, LiveGroup] = {}
         self._tallies = tallies = Tallies(metrics)
         self._windows = Windows(window_bytes, self._shed)
-        self._committer = Committer(storage, nodes, clock, commit_interval_ms, tallies)
+        self._committer = committer = Committer(storage, clock, commit_interval_ms, tallies)
         self._notices = Notices()
+        self._signet = Signet(registry)
         locks = Locks()
         self._joiner = Joiner(
             storage,
@@ -86,17 +103,27 @@ class Subscriber:
             gate,
             clock,
             locks=locks,
-            committer=self._committer,
+            committer=committer,
             notices=self._notices,
-            reach=lambda group, at: self._shop.carried.reach(group, at),
+            tenure_of=self.tenure_of,
+            alone=lambda: committer.alone,
+            reach=lambda group, at: self._seats.of(group).carried.reach(group, at),
         )
         self._views = Views(storage, registry, nodes, clock, self._live)
         self._resetter = Resetter(
-            storage, registry, gate, nodes, clock, locks=locks, committer=self._committer, live=self._live, notices=self._notices
+            storage,
+            registry,
+            gate,
+            clock,
+            locks=locks,
+            committer=committer,
+            live=self._live,
+            tenure_of=self.tenure_of,
+            notices=self._notices,
         )
         self._replayer = Replayer(storage, gate, clock, self._views, tallies)
-        self._renewal = Renewal(storage, registry, clock, locks=locks, live=self._live, tallies=tallies)
-        self._signet = Signet(registry)
+        self._renewal = Renewal(storage, registry, clock, locks=locks, live=self._live, tenure_of=self.tenure_of, tallies=tallies)
+        nobody = Tenure(-1, 0, lambda slot: None)
         self._shop = Workshop(
             storage=storage,
             clock=clock,
@@ -104,17 +131,29 @@ class Subscriber:
             alarms=Alarms(clock),
             burials=Burials(storage, clock, self._signet, tallies, self._notices),
             tokens=Tokens(self._signet),
-            carried=Carried(carryover, registry, clock),
-            serials=serials_of(nodes),
+            tenure=nobody,
+            carried=Carried(registry, clock),
+            serials=serials_of(0, count(1)),
             answers=count(1),
             tallies=tallies,
             notices=self._notices,
             mend=self._resetter.mend,
         )
+        self._readback = Readback(storage, clock, committer, self._session, self._group)
+        self._seats = Seats(
+            registry,
+            clock,
+            epoch_of=self._epoch_of,
+            shop=self._shop,
+            live=self._live,
+            locks=locks,
+            committer=committer,
+            readback=self._readback,
+        )
         self._whereabouts = Whereabouts(registry)
-        self._leases = Leases(self._shop.tokens, self._whereabouts, gate, clock, tallies, self._group, self._is_running)
+        self._leases = Leases(self._shop.tokens, self._whereabouts, gate, clock, tallies, self._group, self._live, self._is_running)
         self._show()
-        self._end_listening: Callable[[], None] | None = None
+        self._ends: list[Callable[[], None]] = []
         self._sweeping: IDelayedCall | None = None
         self._running = False
 
@@ -124,12 +163,26 @@ class Subscriber:
 
     async def _start(self) -> None:
         await self._signet.open()
-        self._shop.carried.open()
+        self._settle_in()
         self._running = True
-        self._end_listening = self._registry.listen(self._follow)
+        self._ends.append(self._registry.listen(self._follow))
         self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
         self._renewal.start()
-        Deferred.fromCoroutine(self._resume())
+        for seat in self._seats.all():
+            Deferred.fromCoroutine(self._resume(seat))
+
+    def _settle_in(self) -> None:
+        membership = self._membership
+        self._seats.slots = 1 if membership is None else membership.slots
+        self._committer.alone = self._seats.slots == 1
+        if self._committer.alone:
+            epoch = self._epoch_of(0)
+            seat = self._seats.sit(0, self._nodes.epoch if epoch is None else epoch)
+            if self._carryover is not None:
+                seat.carried.open(self._carryover)
+        if membership is not None:
+            self._members = frozenset(membership.members())
+            self._ends.append(membership.listen(self._membership_changed))
 
     def stop(self) -> "Deferred[None]":
         """Take no more polls; those that wait end empty. Fires when the answers that were being written are settled, or have had their time, and
@@ -165,13 +218,39 @@ class Subscriber:
         return Deferred.fromCoroutine(self._views.group(name))
 
     def reset(self, group: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> "Deferred[dict[int, int]]":
-        return carried_through(self._resetter.reset(group, topic, partitions, to, dry_run, actor))
+        return carried_through(self._reset(group, topic, partitions, to, dry_run, actor))
 
     def forget_group(self, group: str, actor: str) -> "Deferred[None]":
         return carried_through(self._resetter.forget(group, actor))
 
     def listen(self, told: Callable[[str], None]) -> Callable[[], None]:
         return self._notices.listen(told)
+
+    # --- ISeats ---
+
+    def take_over(self, slot: int, epoch: int, parcel: bytes | None) -> None:
+        if self._running:
+            self._seats.take_over(slot, epoch, parcel)
+            if parcel:
+                Deferred.fromCoroutine(self._resume(self._seats.at(slot)))
+
+    def hand_over(self, slot: int) -> "Deferred[bytes]":
+        return self._seats.hand_over(slot)
+
+    def drop(self, slot: int) -> None:
+        self._seats.drop(slot)
+
+    def seated(self) -> Mapping[int, int]:
+        return self._seats.seated()
+
+    def loaded(self) -> int:
+        return len(self._live)
+
+    # --- for the other services ---
+
+    def tenure_of(self, group: str) -> Tenure:
+        """Under which this node acts for the group. :raises Moved: another one does."""
+        return self._seats.tenure_of(group)
 
     # --- inside ---
 
@@ -181,6 +260,7 @@ class Subscriber:
         check_name(ask.group)
         if application_of(ask.group) != grant.application.id:
             raise BadParameter("group: it belongs to another application")
+        self._seats.of(ask.group).tenure.check()
         bindings = self._gate.may_subscribe(grant, ask.topics)
         group = self._group(ask.group)
         poll = WaitingPoll(grant, ask, bindings, group.withdraw)
@@ -191,24 +271,37 @@ class Subscriber:
         """Carried through, whoever waits for it: half of the tokens would be worse than all of them."""
         return carried_through(judge()) if self._running else fail(stopping())
 
+    async def _reset(self, name: str, topic: str, partitions: Sequence[int] | None, to: ResetTo, dry_run: bool, actor: str) -> dict[int, int]:
+        offsets = await self._resetter.reset(name, topic, partitions, to, dry_run, actor)
+        if not dry_run and self._seats.expects(slot_of(name, self._seats.slots)):
+            # In memory, where a late commit of a former owner cannot undo it before it is read back.
+            await outcomes([self._bring(name, topic)])
+        return offsets
+
+    async def _bring(self, name: str, topic: str) -> None:
+        await self._group(name).visits.bring([topic])
+
     def _is_running(self) -> bool:
         return self._running
 
     def _group(self, name: str) -> LiveGroup:
-        group = self._live.get(name)
+        """:raises Moved: another node serves it. :raises OwnershipInDoubt: this node cannot tell now."""
+        seat = self._seats.of(name)
+        seat.tenure.check()
+        group = seat.groups.get(name)
         if group is None:
-            group = self._live[name] = LiveGroup(
+            group = seat.groups[name] = self._live[name] = LiveGroup(
                 name,
-                shop=self._shop,
+                shop=seat.shop,
                 registry=self._registry,
                 gate=self._gate,
                 joiner=self._joiner,
                 committer=self._committer,
-                ended=self._ended,
+                ended=lambda group: self._ended(seat, group),
             )
         return group
 
-    async def _resume(self) -> None:
+    async def _resume(self, seat: Seat) -> None:
         """Come to the groups that left leases: what lapsed, and letters that wait for their topic, must not wait until somebody asks. Where that
         fails, who asks comes to them."""
 
@@ -216,17 +309,38 @@ class Subscriber:
             if self._running:
                 await self._group(name).visits.bring(topics)
 
-        await outcomes([come(name, topics) for name, topics in self._shop.carried.left().items()])
+        await outcomes([come(name, topics) for name, topics in seat.carried.left().items()])
 
-    def _ended(self, group: LiveGroup) -> None:
-        if self._live.get(group.name) is group:
-            del self._live[group.name]
+    def _ended(self, seat: Seat, group: LiveGroup) -> None:
+        for groups in (seat.groups, self._live):
+            if groups.get(group.name) is group:
+                del groups[group.name]
 
     def _follow(self, change: Change) -> None:
         for path in change.paths:
-            group = self._live.get(path.removeprefix(f"{ROOT}/")) if path.startswith(ROOT) else None
+            group = self._live.get(path[len(ROOT) + 1 :]) if path.startswith(ROOT + "/") else None
             if group is not None:
                 group.review()
+
+    # --- who serves what ---
+
+    def _epoch_of(self, slot: int) -> int | None:
+        membership = self._membership
+        return self._nodes.epoch if membership is None else membership.epoch_of(slot)
+
+    def _membership_changed(self) -> None:
+        assert self._membership is not None
+        self._seats.review()
+        former, self._members = self._members, frozenset(self._membership.members())
+        if not self._members <= former:
+            self._readback.joined()
+
+    def _session(self) -> int:
+        """The session timeout, as far as it is known: the servers may have granted more than was asked for."""
+        left = 0 if self._membership is None else self._membership.lease_ends_ms() - self._clock.elapsed_ms()
+        return max(self._session_ms, left + MARGIN_MS)
+
+    # --- memory ---
 
     def _shed(self) -> None:
         """Memory for reading ahead has run out: take it from groups that nobody waits on, the longest unused first, down to half."""
@@ -244,7 +358,7 @@ class Subscriber:
 
     def _idle(self, group: LiveGroup) -> bool:
         unused = self._clock.elapsed_ms() - group.used_ms
-        return group.idle and (unused >= IDLE_MS or not group.topics)
+        return group.idle and (unused >= IDLE_MS or not group.topics) and not self._seats.expects(group.tenure.slot)
 
     async def _retire(self, group: LiveGroup) -> None:
         """Commit, then forget; unless somebody came, or it could not be committed: then it stays, and is looked at again."""
@@ -254,8 +368,8 @@ class Subscriber:
 
     async def _stop(self) -> None:
         self._running = False
-        if self._end_listening is not None:
-            self._end_listening()
+        while self._ends:
+            self._ends.pop()()
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -269,12 +383,16 @@ class Subscriber:
         self._keep_leases()
         for group in list(self._live.values()):
             group.end()
+        self._readback.stop()
         self._shop.alarms.stop()
         self._whereabouts.stop()
 
     def _keep_leases(self) -> None:
-        """Once nothing is committed any more: they go on with the next start."""
-        self._shop.carried.keep((topic.record, channel) for topic in self._topics() for channel in topic.channels.values())
+        """Once nothing is committed any more: they go on with the next start. Where there are other nodes, the leases of a node that stops without
+        having handed its slots over have ended."""
+        if self._carryover is not None and self._committer.alone:
+            for seat in self._seats.all():
+                seat.carried.keep(self._carryover, seat.standings())
 
     def _topics(self) -> list[LiveTopic]:
         return [topic for group in self._live.values() for topic in group.topics.values()]

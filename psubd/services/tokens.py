@@ -1,13 +1,13 @@
 """Lease tokens: what a client shows to ack, nack or extend. Any node can read them; nobody else can make one.
 
-A token is 54 bytes, as 72 characters of URL-safe base64 (no padding, no bits to spare: one text a token):
+A token is 60 bytes, as 80 characters of URL-safe base64 (no padding, no bits to spare: one text a token):
 
-    bytes  2  format: ``L1``
+    bytes  2  format: ``L2``
            8  tag: which group stands on which topic, by which binding (`tag_of`)
            4  partition
            8  since: serial of the last reset, or cut of the log, that moved the partition
            8  offset
-           8  serial of the lease
+          14  serial of the lease: the claim's epoch (a ZooKeeper id, up to 63 bits) and 40 bits of counting
           16  MAC over all of these (`psubd.services.signet`)
 
 All numbers are big-endian, and of fixed width: quicker than varints, and each has one form only.
@@ -25,13 +25,14 @@ from psubd.model import Group, GroupTopic
 from psubd.services.group_records import ROOT, application_of, group_of, names_of
 from psubd.services.signet import Signet
 
-FORMAT = b"L1"
+FORMAT = b"L2"
 PURPOSE = b"lease"
 HEAD = Struct(">2s8sIQ")
-TAIL = Struct(">QQ")
-PLAIN = Struct(">2s8sIQQQ")
+OFFSET = Struct(">Q")
+PLAIN = Struct(">2s8sIQQ14s")
+SERIAL_BYTES = 14
 TAG_BYTES = 8
-CHARACTERS = 72
+CHARACTERS = 80
 
 
 class Token(NamedTuple):
@@ -63,7 +64,7 @@ class Tokens:
 
     def write(self, prefix: bytes, offset: int, serial: int) -> str:
         """The token of a lease. :raises RegistryUnavailable: where the signet is not to be had."""
-        plain = prefix + TAIL.pack(offset, serial)
+        plain = prefix + OFFSET.pack(offset) + serial.to_bytes(SERIAL_BYTES)
         return urlsafe_b64encode(plain + self._mac(PURPOSE, plain)).decode()
 
     def read(self, text: str) -> Token | None:
@@ -79,7 +80,7 @@ class Tokens:
         if not compare_digest(self._mac(PURPOSE, plain), data[PLAIN.size :]) or urlsafe_b64encode(data).decode() != text:
             return None
         kind, tag, partition, since, offset, serial = PLAIN.unpack(plain)
-        return Token(tag, partition, offset, since, serial) if kind == FORMAT else None
+        return Token(tag, partition, offset, since, int.from_bytes(serial)) if kind == FORMAT else None
 
 
 class Whereabouts:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sized
 import msgspec
 from twisted.logger import Logger
 
-from psubd.errors import InUse, PsubdError, StorageUnavailable, TopicNotBound
+from psubd.errors import InUse, OwnershipInDoubt, PsubdError, StorageUnavailable, TopicNotBound
 from psubd.interfaces import Change, Delete, IClock, IRegistry, ISnapshot, IStorage, Plan, Put
 from psubd.model import Bounds, Commit, GroupTopic, Start, TopicPartition
 from psubd.services.group_records import enrol, group_of, path_of
 from psubd.services.places import Place, place_of, todays
+from psubd.services.tenures import Tenure, under
 
 ACTOR = "psubd"
 """Who moves a group whose log was cut, for the audit."""
@@ -66,15 +67,16 @@ def stamped(places: Mapping[int, Place], record: GroupTopic) -> dict[int, Place]
     }
 
 
-async def register(registry: IRegistry, clock: IClock, name: str, topic: str, aimed: GroupTopic, what: str, actor: str) -> GroupTopic:
+async def register(registry: IRegistry, clock: IClock, tenure: Tenure, name: str, topic: str, aimed: GroupTopic, what: str, actor: str) -> GroupTopic:
     """Write that the group's places on the topic are others from now on; the record that their commits must carry. :raises PsubdError:"""
-    change: Change = await registry.change(actor, enrol(name, {topic: aimed}, what, clock.epoch_ms(), reset=True))
+    change: Change = await registry.change(actor, under(tenure, enrol(name, {topic: aimed}, what, clock.epoch_ms(), reset=True)))
     return msgspec.structs.replace(aimed, reset=change.serial)
 
 
-async def keep(storage: IStorage, name: str, commits: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, PsubdError]:
+async def keep(storage: IStorage, tenure: Tenure, name: str, commits: Mapping[TopicPartition, Commit]) -> dict[TopicPartition, PsubdError]:
     """Commit them. Those that could not be, with why; never fails."""
     try:
+        tenure.confirm()
         failed: dict[TopicPartition, PsubdError] = await storage.commit(name, commits)
     except PsubdError as error:
         return dict.fromkeys(commits, error)
@@ -83,7 +85,7 @@ async def keep(storage: IStorage, name: str, commits: Mapping[TopicPartition, Co
 
 def nothing_kept(failed: Mapping[TopicPartition, PsubdError], places: Sized) -> bool:
     """Whether surely none of the places is in the storage: then the record may be taken back, and the former places count again."""
-    return len(failed) == len(places) > 0 and all(isinstance(error, StorageUnavailable | InUse) for error in failed.values())
+    return len(failed) == len(places) > 0 and all(isinstance(error, StorageUnavailable | InUse | OwnershipInDoubt) for error in failed.values())
 
 
 async def take_back(registry: IRegistry, name: str, topic: str, record: GroupTopic, former: GroupTopic | None, actor: str) -> None:

@@ -8,6 +8,7 @@ from psubd.services.contests import Contest, in_doubt
 from psubd.services.live_topics import LiveTopic
 from psubd.services.looking import LOOKS
 from psubd.services.rounds import Rounds
+from psubd.services.tenures import Tenure
 
 Brought = dict[str, LiveTopic | PsubdError]
 """Topics by name, or why they could not be come to."""
@@ -18,6 +19,7 @@ class Visited(Protocol):
 
     name: str
     live: bool
+    tenure: Tenure
     contest: Contest
     topics: dict[str, LiveTopic]
     troubles: dict[str, PsubdError]
@@ -42,7 +44,7 @@ class Visits:
     async def bring(self, names: Iterable[str]) -> Brought:
         """Come to these topics. Left out is what changed again and again, or all where the group came to its end.
 
-        :raises OwnershipInDoubt: somebody else has the group.
+        :raises OwnershipInDoubt: somebody else has the group; Moved where that is another node.
         """
         group, wanted = self._group, set(names)
         self._used()
@@ -58,5 +60,6 @@ class Visits:
                     break
         finally:
             self.wanted.remove(wanted)
+        group.tenure.check()
         found: Brought = {name: in_doubt(group.name, group.troubles[name]) for name in wanted if name in group.troubles}
         return {**found, **{name: group.topics[name] for name in wanted if name in group.topics}}

@@ -80,7 +80,8 @@ class SubscriberTestCase(SynchronousTestCase):
         """The node ends without a word; another begins."""
         former, self.subscriber = self.subscriber, self.make_subscriber()
         former._running = False
-        former._end_listening()
+        for end in former._ends:
+            end()
         former._sweeping.cancel()
         former._renewal.stop()
         former._shop.alarms.stop()

@@ -25,7 +25,7 @@ class FakeGrave:
     def __init__(self, group="shop", partition=0, dead_letter="dead"):
         self.group = group
         self.at = TopicPartition("orders", partition)
-        self.live = True
+        self.live = self.grants = True
         self.named = dead_letter
         self.done = []
         self.back = []
@@ -343,7 +343,7 @@ class EndTests(BurialsTestCase):
         """A partition whose dead are all buried costs nothing any more."""
         self.publish(5)
         self.successResultOf(self.bury(0, 1, 2))
-        self.assertEqual((self.burials._plots, self.burials._tries), ({}, set()))
+        self.assertEqual((self.burials._plots, self.burials._tries), ({}, {}))
 
     def test_stop(self):
         """A stop waits for what is on its way, and begins nothing: what is stuck stays in the log, not done."""

@@ -124,6 +124,15 @@ class CarriedTests(SubscriberTestCase):
         self.assertEqual(self.take(), [])
         self.assertEqual(self.extend(held), (1, []))
 
+    def test_a_group_that_was_deleted_and_began_again(self):
+        """What was left of the former one is not the new one's."""
+        self.publish(count=2)
+        [held] = self.lease(ack_timeout_ms=3_600_000, group="shop.g")
+        self.down(1000)
+        self.wait(self.subscriber.forget_group("shop.g", "test"))
+        self.assertEqual(self.drain(group="shop.g"), [("orders", 0, 0), ("orders", 0, 1)])
+        self.assertEqual(self.extend(held), (0, [held.token]))
+
     def test_this_once(self):
         """A crash after the start finds nothing: what was leased comes again, and acks as after any crash."""
         self.publish(count=2)

@@ -49,6 +49,19 @@ class MonitorTests(SynchronousTestCase):
         self.assertEqual(self.value("psubd_group_oldest_seconds", group="shop", topic="a"), 2.5)
         self.assertEqual(self.value("psubd_group_lag", group="shop", topic="b"), 0)
 
+    def test_own(self) -> None:
+        """Of many nodes each shows the groups that it serves: what the others show is not shown twice."""
+        views = [GroupView(name, name, (item("a", 0, 3, 500),)) for name in ("shop", "mailer")]
+        self.groups.answer = succeed(views)
+        own = {"shop"}
+        metrics = CollectorRegistry()
+        Monitor(self.groups, self.storage, self.registry, self.clock, metrics, "9.9", own.__contains__).start()  # type: ignore[arg-type]
+        shown = [metrics.get_sample_value("psubd_group_lag", {"group": name, "topic": "a"}) for name in ("shop", "mailer")]
+        self.assertEqual(shown, [3, None])
+        own.add("mailer")
+        self.clock.advance(ROUND_MS)
+        self.assertEqual(metrics.get_sample_value("psubd_group_lag", {"group": "mailer", "topic": "a"}), 3)
+
     def test_scrapes_cost_nothing(self) -> None:
         """However often it is scraped, the storage is asked once a round."""
         self.monitor.start()

@@ -442,6 +442,19 @@ class TokenTests(RegistrarCase):
         self.assertEqual(other.name, "admin-2")
         self.assertEqual(self.registrar.token_of(text), token)
 
+    def test_ensure_admin_on_two_nodes_at_once(self) -> None:
+        """The same text, registered by two nodes that saw nothing yet: it stands there once, and both are told the same."""
+        beside = MemoryRegistry(self.clock, beside=self.registry)
+        self.wait(beside.start())
+        other = Registrar(beside, self.storage, self.clock, 1_048_576)
+        self.registry.held = beside.held = True
+        asked = [one.ensure_admin("a-token-of-the-operator") for one in (self.registrar, other)]
+        self.registry.release()
+        beside.release()
+        first, second = map(self.wait, asked)
+        self.assertEqual(first, second)
+        self.assertEqual(list(self.registry.snapshot().children("/tokens")), ["admin"])
+
     def test_ensure_admin_under_another_name(self) -> None:
         """A text that is an admin token already, of any name, is left as it is."""
         _, text = self.wait(self.registrar.create_token("boss", "admin", "t"))

@@ -1,5 +1,7 @@
 """Logs that change under groups: cut, made again, taken by retention. What is gone does not count, what is there is neither skipped nor lost."""
 
+import msgspec
+
 from psubd.delivery.cursor import decode
 from psubd.errors import RegistryUnavailable, StorageTimeout, StorageUnavailable
 from psubd.model import Bounds, TopicPartition, TopicSpec
@@ -128,6 +130,24 @@ class LoadedTests(LogTestCase):
         self.storage.release("log_ends")
         self.assertEqual(self.got(waiting), [])
         self.assertEqual((self.ack(*tokens.values()), self.cuts()), ((6, []), []))
+
+    def test_older_memory(self):
+        """A read that is answered from memory which is older than what the group has read (on another node, before it came here) is no sign of a cut:
+        its leases are not in doubt."""
+        self.publish(count=5)
+        tokens = self.lease(5)
+        read, older = self.storage.beneath.read, [3]
+
+        def from_memory(topic, partition, offset, *most):
+            found = read(topic, partition, offset, *most)
+            return found.addCallback(msgspec.structs.replace, messages=(), next_offset=offset, end=older.pop()) if older else found
+
+        self.patch(self.storage.beneath, "read", from_memory)
+        self.storage.held.add("log_ends")
+        self.publish()
+        self.assertEqual(older, [])
+        self.assertEqual(self.ack(*tokens.values()), (5, []))
+        self.assertEqual((self.offsets(), self.cuts()), ([(0, 5)], []))
 
     def test_registry_away(self):
         """Until the cut is registered nothing of the partition is delivered; the others are, and it is tried again."""
