@@ -9,7 +9,7 @@ from zope.interface import implementer
 from psubd.access.index import Index, keys_of
 from psubd.access.rates import Meter
 from psubd.access.watches import Watches
-from psubd.errors import BadCredentials, RateLimited, TopicNotBound
+from psubd.errors import BadCredentials, RateLimited, RegistryUnavailable, TopicNotBound
 from psubd.interfaces import Change, IClock, IGate, IRegistry
 from psubd.keys import digest
 from psubd.model import Application, Binding, CredentialKind, Credentials, Grant, Key, Topic
@@ -22,10 +22,12 @@ class Gate:
     """Answers from memory. To be started after the registry, and stopped before it.
 
     Rates are this node's own, and begin anew with it.
+
+    :param stale: why what is known of the registry is too old to let anybody in by it; None: it is not. Asked with each request.
     """
 
-    def __init__(self, registry: IRegistry, clock: IClock) -> None:
-        self._registry, self._clock = registry, clock
+    def __init__(self, registry: IRegistry, clock: IClock, *, stale: Callable[[], str | None] | None = None) -> None:
+        self._registry, self._clock, self._stale = registry, clock, stale
         self.index = Index()
         self._watches = Watches(clock, self._ends_of)
         self._meters: dict[str, dict[tuple[Direction, str], Meter]] = {}
@@ -60,6 +62,7 @@ class Gate:
         return None if found is None else Grant(found, "subscribe", None, self.index.bindings.get(application, {}))
 
     def _granted(self, direction: Direction, kind: CredentialKind, shown: str, identity: str | None) -> Grant:
+        self._check_age()
         sought = digest(shown)
         held = self.index.keys.get(sought)
         if held is None or held.kind != kind or not hmac.compare_digest(held.key.digest, sought):
@@ -109,6 +112,7 @@ class Gate:
 
     def _present(self, grant: Grant, direction: Direction) -> str:
         """The id of the grant's application. :raises BadCredentials: where the grant is not for that, or no longer holds."""
+        self._check_age()
         application = self.index.applications.get(grant.application.id)
         if grant.kind != direction or application is None or application.serial != grant.application.serial:
             refuse()
@@ -117,6 +121,12 @@ class Gate:
             if held is None or held.application != application.id or not self._stands(held.key):
                 refuse()
         return application.id
+
+    def _check_age(self) -> None:
+        """:raises RegistryUnavailable: what was revoked since would still count."""
+        why = None if self._stale is None else self._stale()
+        if why is not None:
+            raise RegistryUnavailable(why)
 
     def _for_sub(self, application: str, bound: dict[str, Binding], topic: str) -> Binding:
         binding = bound.get(topic)

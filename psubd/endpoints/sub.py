@@ -86,7 +86,9 @@ def told(delivery: Delivery, asked: Poll | Replay, liked: str, verdict: Verdict 
     except BaseException:
         delivery.settle(0)
         raise
-    if not delivery.messages:
+    if delivery.messages:
+        answer.stands = delivery.stands
+    else:
         delivery.settle(0)
     return answer
 

@@ -6,7 +6,20 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from psubd import __version__
-from psubd.interfaces import IClock, IGate, INodes, IRedriver, IRegistrar, IRegistry, IStorage, ISubscriber, Route
+from psubd.interfaces import (
+    IClock,
+    IGate,
+    IMembership,
+    INodes,
+    IPeers,
+    IRedriver,
+    IRegistrar,
+    IRegistry,
+    ISeats,
+    IStorage,
+    ISubscriber,
+    Route,
+)
 from psubd.manager.applications import Applications
 from psubd.manager.bindings import BoundApplications
 from psubd.manager.events import Events
@@ -20,7 +33,7 @@ from psubd.manager.probes import Probes
 from psubd.manager.records import Records
 from psubd.manager.sessions import Sessions
 from psubd.manager.signin import SignIns
-from psubd.manager.status import StatusDesk
+from psubd.manager.status import Staff, StatusDesk
 from psubd.manager.tokens import Tokens
 from psubd.manager.topics import Topics
 
@@ -34,32 +47,35 @@ def routes(
     subscriber: ISubscriber,
     redriver: IRedriver,
     nodes: INodes,
+    membership: IMembership,
+    seats: ISeats,
+    peers: IPeers | None = None,
     clock: IClock,
     metrics: CollectorRegistry,
     hosts: Iterable[str] = (),
     manager_secure_cookie: bool = False,
     version: str = __version__,
     config_view: Mapping[str, Any] | None = None,
-    ready: Callable[[], str | None] = lambda: None,
+    trouble: Callable[[], str | None] | None = None,
 ) -> list[Route]:
     """The routes of the manager port.
 
+    :param subscriber: of all groups, whichever node serves them; likewise ``redriver``. :param seats: of the groups that this node serves.
+    :param peers: the other nodes; None: there are none.
     :param metrics: what ``/metrics`` shows.
     :param hosts: names that the manager answers to, beside loopback.
     :param manager_secure_cookie: whether the session's cookie is ``Secure`` though the port itself speaks plain HTTP: a proxy in front has TLS.
     :param config_view: the settings in effect for ``/api/v1/status``, credentials taken out.
-    :param ready: why this node does not serve now, beside troubles of storage and registry (it is about to stop); None: it does.
+    :param trouble: why this node should get no traffic; None: it should. Without it, what storage and registry say.
     """
-
-    def trouble() -> str | None:
-        return ready() or storage.trouble() or registry.trouble()
-
+    why = trouble or (lambda: storage.trouble() or registry.trouble())
+    staff = Staff(nodes, membership, seats, peers, clock)
     sessions = Sessions(clock)
     guard = Guard(registrar, registry, sessions, hosts)
     records, journal = Records(registry), Journal(registry, clock)
     subscriber.listen(journal.befell)
     described = [
-        *Probes(guard, trouble).routes(),
+        *Probes(guard, why).routes(),
         *SignIns(guard, sessions, clock, manager_secure_cookie).routes(),
         *Tokens(guard, registrar, records).routes(),
         *Applications(guard, registrar, records, clock).routes(),
@@ -67,7 +83,7 @@ def routes(
         *Peek(guard, journal, records, storage).routes(),
         *BoundApplications(guard, registrar, records, gate).routes(),
         *Groups(guard, subscriber, redriver, records).routes(),
-        *StatusDesk(guard, storage, registry, nodes, clock, trouble, version, config_view or {}).routes(),
+        *StatusDesk(guard, storage, registry, staff, clock, why, version, config_view or {}).routes(),
         *Events(guard, journal, clock).routes(),
         *Metrics(guard, metrics).routes(),
     ]

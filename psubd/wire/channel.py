@@ -60,7 +60,7 @@ class Channel(Protocol):
     :param full: the port has too many connections: this one is told and closed.
     :ivar request: the one whose answer is not out yet.
     :ivar close_after: the present answer is the connection's last.
-    :ivar unasked: the client waits for 100 Continue before it sends the body.
+    :ivar fresh: no request has come on it. :ivar unasked: the client waits for 100 Continue before it sends the body.
     :ivar expecting: bytes of a request wait in the kernel. :ivar held: enough has come behind a request that waits: the transport is paused.
     :ivar read_deadline: when what is awaited from the client must be there, in ms of the clock that never jumps. :ivar write_deadline: when to
         look next whether the client takes its answer.
@@ -77,6 +77,7 @@ class Channel(Protocol):
         self.request: Request | None = None
         self.sending: Handover | Outlet | None = None
         self.close_after = False
+        self.fresh = True
         self.unasked = False
         self.expecting = False
         self.partial = False
@@ -92,7 +93,7 @@ class Channel(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.line = Line(self.transport, self.isSecure())
-        self.pump = Pump(self.line, self.port.clock, self.settings.write_timeout_ms)
+        self.pump = Pump(self.line, self.port.clock, self.settings.write_timeout_ms, self.abort)
         self.port.joined(self)
         if self.full:
             self.dropped = self.settings.drain_bytes + 1
@@ -130,9 +131,10 @@ class Channel(Protocol):
         if isinstance(self.sending, Outlet):
             self.sending.stop()
         elif self.reading is Reading.HEAD and not self.buffer:
-            if self.line.peek():
+            waits = self.line.peek()
+            if waits or (self.fresh and waits is None):
                 self.expecting = True
-                self.await_bytes(self.settings.head_timeout_ms)
+                self.await_bytes(self.settings.head_timeout_ms if waits else self.settings.fresh_ms)
             else:
                 self.lose()
 
@@ -214,7 +216,7 @@ class Channel(Protocol):
 
     def begin(self, head: Head) -> None:
         """A head is whole: judge it, and run it as far as it goes without its body."""
-        self.partial = False
+        self.partial = self.fresh = False
         self.read_deadline = inf
         self.framing = Chunked() if head.chunked else Sized(head.length or 0)
         self.reading = Reading.BODY if head.has_body else Reading.DONE
@@ -325,22 +327,22 @@ class Channel(Protocol):
         """Hand the request's answer over."""
         if self.reading is Reading.BODY:
             self.spill()
-        if answer.settle is not None and self.line.gone():
+        if (answer.settle is not None and self.line.gone()) or (answer.stands is not None and not answer.stands()):
             settled(answer.settle, -1)
             self.abort()
             return
         old, silent = request.clientproto == b"HTTP/1.0", request.method == b"HEAD" or answer.status in BODILESS
         streams = answer.stream is not None
-        self.close_after = self.close_after or self.port.draining or (streams and old)
+        self.close_after = self.close_after or self.port.retiring or (streams and old)
         chunked = streams and not old and not silent
         length = None if streams else len(answer.body)
         head = reply_head(answer, request.id, self.port.date(), length, chunked, self.close_after)
         self.write_deadline = self.port.clock.elapsed_ms() + self.settings.sweep_ms
         if answer.stream is None or silent:
             body = b"" if silent else answer.body
-            self.sending = Handover(self.pump, head, body, self.settings.portion_bytes, answer.settle, self.handed_over)
+            self.sending = Handover(self.pump, head, body, self.settings.portion_bytes, answer.settle, self.handed_over, answer.stands)
         else:
-            self.sending = outlet = Outlet(self.pump, head, chunked, self.handed_over)
+            self.sending = outlet = Outlet(self.pump, head, chunked, self.handed_over, answer.stands)
             try:
                 answer.stream(outlet)
             except Exception:  # noqa: BLE001  the head is out: all that is left is to end the body
@@ -354,7 +356,7 @@ class Channel(Protocol):
         assert request is not None
         self.count(request)
         request.answered()
-        if self.close_after or self.port.draining:
+        if self.close_after or self.port.draining:  # it may have begun to drain since the head was written
             self.close()
         elif self.reading is Reading.DONE:
             self.next_request()
@@ -416,7 +418,7 @@ class Channel(Protocol):
         if self.write_deadline <= now:
             self.write_deadline = now + self.settings.sweep_ms
             if self.pump.busy and self.pump.stalled():
-                log.debug("a client takes no byte of its answer: broken")
+                log.debug("a client takes no byte of its answer, or must not have it any more: broken")
                 self.abort()
                 return
         if self.read_deadline <= now:

@@ -84,6 +84,29 @@ class Line:
             return False
 
 
+class Guard:
+    """Stands where a socket's transport hands bytes to the operating system, while an answer is written that may cease to stand. Between a write
+    and that moment lie a turn of the reactor at least, a slow client, or a process that was stopped.
+
+    :param socket: the transport. :param stands: `psubd.model.Answer.stands`. :param broken: called where it does not: breaks the connection.
+    """
+
+    def __init__(self, socket: FileDescriptor, stands: Callable[[], bool], broken: Callable[[], None]) -> None:
+        self.socket, self.usual = socket, socket.writeSomeData
+        self.stands, self.broken = stands, broken
+        socket.writeSomeData = self  # type: ignore[method-assign]
+
+    def __call__(self, data: bytes) -> int | BaseException:
+        if self.stands():
+            return self.usual(data)
+        self.broken()
+        return 0
+
+    def leave(self) -> None:
+        """The answer is over."""
+        self.socket.writeSomeData = self.usual  # type: ignore[method-assign]
+
+
 class Feeder(Protocol):
     """What a `Pump` asks for more."""
 
@@ -99,33 +122,46 @@ class Pump:
     """Writes one answer's portions, one after another.
 
     :param patience_ms: how long the client may take no byte.
+    :param broken: breaks the connection: nothing more of what was written goes out.
     :ivar busy: a portion has not been taken yet.
     """
 
-    def __init__(self, line: Line, clock: IClock, patience_ms: int) -> None:
+    def __init__(self, line: Line, clock: IClock, patience_ms: int, broken: Callable[[], None]) -> None:
         self.line = line
         self.clock = clock
         self.patience_ms = patience_ms
+        self.broken = broken
+        self.stands: Callable[[], bool] | None = None
+        self.guard: Guard | None = None
         self.feeder: Feeder | None = None
         self.busy = False
         self.flushing = False
         self.progress_ms = 0
         self.sample: int | None = None
 
-    def start(self, feeder: Feeder) -> None:
-        """Begin an answer; ``feeder`` writes its first portion itself."""
+    def start(self, feeder: Feeder, stands: Callable[[], bool] | None = None) -> None:
+        """Begin an answer; ``feeder`` writes its first portion itself. ``stands``: `psubd.model.Answer.stands`."""
+        self.stands = stands
+        if stands is not None and isinstance(self.line.bottom, FileDescriptor):
+            self.guard = Guard(self.line.bottom, stands, self.broken)
         self.line.bottom.registerProducer(self, False)
         self.feeder = feeder  # after the registration, which asks for more at once
 
     def stop(self) -> None:
         """End the answer."""
         if self.feeder is not None:
-            self.feeder, self.busy, self.flushing = None, False, False
+            self.feeder, self.busy, self.flushing, self.stands = None, False, False, None
             self.line.bottom.unregisterProducer()
+            if self.guard is not None:
+                self.guard.leave()
+                self.guard = None
 
     def write(self, portion: bytes) -> None:
-        """Write the next portion; not while `busy`."""
+        """Write the next portion; not while `busy`. Of an answer that does not stand any more: break the connection."""
         self.busy = True
+        if self.stands is not None and not self.stands():
+            self.broken()
+            return
         self.progress_ms, self.sample = self.clock.elapsed_ms(), None
         self.line.transport.write(portion)
         if self.line.layered:
@@ -152,7 +188,9 @@ class Pump:
         """The transport is gone; the connection says so to everybody."""
 
     def stalled(self) -> bool:
-        """Whether the client has taken no byte for too long. Called again and again while `busy`."""
+        """Whether the client has taken no byte for too long, or may not have what is left. Called again and again while `busy`."""
+        if self.stands is not None and not self.stands():
+            return True
         now, outstanding = self.clock.elapsed_ms(), self.line.outstanding()
         if outstanding is not None and self.sample is not None and outstanding < self.sample:
             self.progress_ms = now
@@ -164,12 +202,19 @@ class Handover:
     """An answer whose body is known.
 
     :param head: goes with the first portion.
-    :param settle: `psubd.model.Answer.settle`.
+    :param settle: `psubd.model.Answer.settle`. :param stands: `psubd.model.Answer.stands`.
     :param done: called once all was taken; not when the connection is lost.
     """
 
     def __init__(
-        self, pump: Pump, head: bytes, body: bytes, portion_bytes: int, settle: Callable[[int], None] | None, done: Callable[[], None]
+        self,
+        pump: Pump,
+        head: bytes,
+        body: bytes,
+        portion_bytes: int,
+        settle: Callable[[int], None] | None,
+        done: Callable[[], None],
+        stands: Callable[[], bool] | None = None,
     ) -> None:
         self.pump = pump
         self.body = body
@@ -178,7 +223,7 @@ class Handover:
         self.done = done
         self.written = 0
         self.taken = -1  # the head has not been taken either
-        pump.start(self)
+        pump.start(self, stands)
         self.write(head)
 
     def write(self, head: bytes = b"") -> None:

@@ -16,6 +16,8 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
     :ivar stray_body_bytes: a body of that size is read and dropped on a route that takes none (some clients send ``{}`` with DELETE); over
         it: 413. Our own number.
     :ivar drain_bytes: read of a refused body to keep the connection. :ivar drain_ms: for so long.
+    :ivar fresh_ms: when the port drains, a connection on which no request came yet is given so long for its first one: its client has only just
+        connected, and would take a close for an error. Our own number.
     :ivar head_timeout_ms: from a head's first byte to its last; over it: 408.
     :ivar body_timeout_ms: between two arrivals of body bytes; over it: 408. nginx's client_body_timeout is 60 s; ours is shorter since
         bodies are small.
@@ -33,6 +35,7 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
     stray_body_bytes: int = 8192
     drain_bytes: int = 8_388_608
     drain_ms: int = 5000
+    fresh_ms: int = 250
     head_timeout_ms: int = 10_000
     body_timeout_ms: int = 30_000
     idle_timeout_ms: int = 75_000

@@ -18,9 +18,10 @@ class Outlet:
 
     :param chunked: False for an HTTP/1.0 client: the body ends with the connection.
     :param done: called once the end was taken; not when the connection is lost.
+    :param stands: `psubd.model.Answer.stands`.
     """
 
-    def __init__(self, pump: Pump, head: bytes, chunked: bool, done: Callable[[], None]) -> None:
+    def __init__(self, pump: Pump, head: bytes, chunked: bool, done: Callable[[], None], stands: Callable[[], bool] | None = None) -> None:
         self.pump = pump
         self.chunked = chunked
         self.done = done
@@ -31,7 +32,7 @@ class Outlet:
         self.finished = False
         self.ended = False
         self.gone = False
-        pump.start(self)
+        pump.start(self, stands)
         self.push()
 
     @property

@@ -34,7 +34,7 @@ class Port:
     """Settings, clock, budget and metrics of one port, and its connections.
 
     :param resource: what Twisted renders. :param methods: all methods that any route has, as ``Allow`` says it.
-    :ivar draining: every answer closes its connection.
+    :ivar retiring: every answer closes its connection. :ivar draining: so does every connection that is idle.
     """
 
     def __init__(self, resource: Any, methods: bytes, clock: IClock, settings: WireSettings, meters: PortMeters) -> None:
@@ -47,7 +47,7 @@ class Port:
         meters.bodies.set_function(lambda: self.budget.used)
         self.date = date_of(clock)
         self.connections: set[Connection] = set()
-        self.draining = False
+        self.retiring = self.draining = False
         self.drained: Deferred[None] | None = None
         self.sweeping: IDelayedCall | None = None
         self.prefix = os.urandom(8).hex()
@@ -89,7 +89,8 @@ class Port:
     def drain(self) -> "Deferred[None]":
         """End what is idle, let what was accepted get its answer. Fires when no request is in flight; a second call is told with the first."""
         if not self.draining:
-            self.draining, self.drained = True, Deferred()
+            self.retiring = self.draining = True
+            self.drained = Deferred()
             for connection in list(self.connections):
                 connection.drain()
             self.quieted()

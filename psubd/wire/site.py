@@ -41,6 +41,10 @@ class Site(ServerFactory):
         """HTTP/2 is not spoken."""
         return [b"http/1.1"]
 
+    def retire(self) -> None:
+        """From now on every answer carries ``Connection: close``: clients come to other nodes by and by, each between two requests."""
+        self.port.retiring = True
+
     def drain(self) -> "Deferred[None]":
         """From now on every answer carries ``Connection: close``, idle connections are closed, streams are told and ended; requests that were
         accepted get their answers. Fires when none is in flight. Stop listening before, and let long polls end (`ISubscriber`)."""

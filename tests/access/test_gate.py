@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from psubd.access.gate import Gate
 from psubd.access.index import Index
 from psubd.access.watches import LONGEST_MS
-from psubd.errors import BadCredentials, RateLimited, TopicNotBound
+from psubd.errors import BadCredentials, RateLimited, RegistryUnavailable, TopicNotBound
 from psubd.interfaces import Delete, IGate, ISnapshot, Plan, Put
 from psubd.keys import digest
 from psubd.model import Application, Binding, Bindings, Credentials, Grant, Key, Rate, Topic
@@ -301,6 +301,29 @@ class StandingTests(GateCase):
         gate.start()
         self.assertIsNone(gate.grant_of("shop"))
         self.assertIsNotNone(gate.grant_of("bank"))
+
+
+class AgeTests(GateCase):
+    """What is known of the registry may be too old."""
+
+    def test_stale(self) -> None:
+        """Nobody gets in by it, and no grant counts any more, until it is known anew; what the refusal says is why."""
+        why: list[str] = []
+        gate = Gate(self.registry, self.clock, stale=lambda: why[0] if why else None)
+        gate.start()
+        publisher = gate.publisher(Credentials(identity="shop", secret="ps_shop"))
+        subscriber = gate.subscriber(Credentials(subkey="sk_shop"))
+        why.append("too old")
+        for refused in (
+            lambda: gate.publisher(Credentials(identity="shop", secret="ps_shop")),
+            lambda: gate.subscriber(Credentials(subkey="sk_nobody")),
+            lambda: gate.may_publish(publisher, "orders", 1, 1),
+            lambda: gate.may_subscribe(subscriber, None),
+        ):
+            self.assertEqual(self.assertRaises(RegistryUnavailable, refused).detail, "too old")
+        why.clear()
+        self.assertEqual(gate.may_publish(publisher, "orders", 1, 1).id, "orders")
+        self.assertIn("orders", gate.may_subscribe(subscriber, None))
 
 
 class RateTests(GateCase):

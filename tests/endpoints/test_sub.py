@@ -9,7 +9,7 @@ from psubd import endpoints
 from psubd.endpoints import formats, places
 from psubd.endpoints.places import Place
 from psubd.errors import BadCredentials, StorageUnavailable, TopicNotBound
-from psubd.model import Answer, Delivered, Poll, Replay, Verdict
+from psubd.model import Answer, Delivered, Delivery, Poll, Replay, Verdict
 from tests.endpoints.house import Headers, Reply
 from tests.endpoints.scripted import ScriptedCase, message
 
@@ -103,6 +103,17 @@ class AnswerTests(SubCase):
         reply = self.reply(waiting)
         self.assertEqual(reply.header("content-type"), "application/x-ndjson")
         self.assertEqual([json.loads(line)["offset"] for line in reply.body.splitlines()], [1, 2])
+
+    def test_stands(self) -> None:
+        """Whether a delivery stands goes on to the wire, in every format; an empty one has nothing to lose."""
+        stands = lambda: True
+        for accept, count in (("application/json", 2), ("application/x-ndjson", 2), ("application/octet-stream", 1)):
+            waiting = self.begun(f"batchSize={count}", ("accept", accept))
+            self.scripted.asks[-1][2].callback(Delivery(tuple(map(message, range(count))), self.settled.append, None, stands))
+            self.assertIs(self.successResultOf(waiting).stands, stands)
+        waiting = self.begun()
+        self.scripted.asks[-1][2].callback(Delivery((), self.settled.append, None, stands))
+        self.assertIsNone(self.successResultOf(waiting).stands)
 
     def test_octets(self) -> None:
         """The payload itself, the rest in headers."""

@@ -11,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from psubd import manager
 from psubd.access.gate import Gate
 from psubd.errors import NoSuchRoute, PsubdError
-from psubd.interfaces import Route
+from psubd.interfaces import IMembership, IPeers, ISeats, Route
 from psubd.manager.doc import JSON
 from psubd.manager.openapi import document, refusals
 from psubd.model import Answer, Redriven
+from psubd.registry.alone import Alone
 from psubd.services.registrar import Registrar
 from psubd.services.subscriber import Subscriber
 from psubd.storage.memory import MemoryStorage
@@ -101,6 +102,10 @@ class ManagerCase(SynchronousTestCase):
         if isinstance(started, Deferred):
             self.wait(started)
         self.trouble: str | None = None
+        self.membership: IMembership = Alone(self.registry, self.clock)
+        self.seats: ISeats = self.subscriber
+        self.peers: IPeers | None = None
+        self.prepare()
         self.redriver: Any = ScriptedRedriver()
         self.routes: list[Route] = manager.routes(
             registrar=self.registrar,
@@ -114,11 +119,17 @@ class ManagerCase(SynchronousTestCase):
             metrics=self.metrics,
             hosts=self.hosts,
             config_view={"listen": ["tcp:9090"]},
-            ready=lambda: self.trouble,
+            membership=self.membership,
+            seats=self.seats,
+            peers=self.peers,
+            trouble=lambda: self.trouble or self.storage.trouble() or self.registry.trouble(),
         )
         self.admin = self.token("root", "admin")
         self.viewer = self.token("watcher", "viewer")
         self.scraper = self.token("scraper", "metrics")
+
+    def prepare(self) -> None:
+        """What a case has in place of a part."""
 
     def wait(self, deferred: Any) -> Any:
         return self.successResultOf(deferred)

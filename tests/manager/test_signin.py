@@ -97,6 +97,8 @@ class SecureTests(ManagerCase):
             subscriber=self.subscriber,
             redriver=self.redriver,
             nodes=self.registry,
+            membership=self.membership,
+            seats=self.subscriber,
             clock=self.clock,
             metrics=self.metrics,
             manager_secure_cookie=True,

@@ -1,5 +1,7 @@
 """Time, connections that go away, the last answers."""
 
+from typing import Any
+
 from psubd.interfaces import IOutlet, Route
 from psubd.model import Answer
 from tests.wire.peer import Peer, Waiting, WireCase, Wireline, chunked, get, post
@@ -208,6 +210,72 @@ class Settle(WireCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
 
+class Stands(WireCase):
+    """An answer that this node must not give to anybody any more."""
+
+    def start(self, standing: list[int], **more: Any) -> Peer:
+        self.settled: list[int] = []
+        self.endpoint.answer = Answer(body=b"x" * 150_000, settle=self.settled.append, stands=lambda: bool(standing), **more)
+        peer = self.peer()
+        peer.transport.taking = False
+        return peer.send(get())
+
+    def test_never(self) -> None:
+        """Where it does not stand when it comes: nothing is written, the connection is reset, and it is settled with -1."""
+        peer = self.start([])
+        self.assertEqual((peer.raw, peer.transport.disconnected, self.settled), (b"", True, [-1]))
+        peer.lose()
+        self.assertEqual(self.settled, [-1])
+
+    def test_between_portions(self) -> None:
+        """Where it falls in the middle: no further portion is written, and it is settled with those that were taken."""
+        standing = [1]
+        peer = self.start(standing)
+        peer.take_once()
+        written = len(peer.raw)
+        standing.clear()
+        peer.take_once()
+        self.assertEqual((len(peer.raw), peer.transport.disconnected), (written, True))
+        peer.lose()
+        self.assertEqual(self.settled, [2 * 65_536])
+        self.assertEqual(self.metric("psubd_http_answers_broken_total"), 1)
+
+    def test_slow_client(self) -> None:
+        """A client that takes nothing is not kept until it does."""
+        standing = [1]
+        peer = self.start(standing)
+        self.clock.advance(3000)
+        self.assertFalse(peer.transport.disconnected)
+        standing.clear()
+        self.clock.advance(3000)
+        self.assertTrue(peer.transport.disconnected)
+        peer.lose()
+        self.assertEqual(self.settled, [-1])
+
+    def test_to_the_end(self) -> None:
+        """One that stands is an answer like any other, and its connection goes on."""
+        peer = self.start([1])
+        peer.transport.taking = True
+        self.assertEqual(peer.response().status, 200)
+        self.assertEqual(self.settled, [150_000])
+        self.endpoint.answer = Answer(body=b"next")
+        self.assertEqual(peer.send(get()).response().body, b"next")
+
+    def test_stream(self) -> None:
+        """A stream that falls is broken too, and its writer hears of it."""
+        standing, outlets, lost = [1], list[IOutlet](), list[int]()
+        self.endpoint.answer = Answer(stream=outlets.append, stands=lambda: bool(standing))
+        peer = self.peer().send(get())
+        outlets[0].on_lost(lambda: lost.append(1))
+        outlets[0].write(b"first")
+        peer.take()
+        standing.clear()
+        outlets[0].write(b"second")
+        self.assertTrue(peer.transport.disconnected)
+        peer.lose()
+        self.assertEqual((b"first" in peer.raw, b"second" in peer.raw, lost), (True, False, [1]))
+
+
 class Streams(WireCase):
     def stream(self, raw: bytes = b"", taking: bool = True) -> Peer:
         self.outlets: list[IOutlet] = []
@@ -320,11 +388,35 @@ class Drain(WireCase):
 
     def test_idle(self) -> None:
         """Idle connections are closed at once; with none in flight it fires at once, and again for who asks again."""
-        fresh, used = self.peer(), self.peer().send(get())
+        used = self.peer().send(get())
         used.responses()
         self.successResultOf(self.site.drain())
-        self.assertTrue(fresh.closed and used.closed)
+        self.assertTrue(used.closed)
         self.successResultOf(self.site.drain())
+
+    def test_fresh(self) -> None:
+        """One on which no request came yet gets its first one answered, if that comes soon."""
+        quick, slow = self.peer(), self.peer()
+        drained = self.site.drain()
+        self.assertFalse(quick.closed or slow.closed)
+        response = quick.send(get()).response()
+        self.assertEqual((response.status, response.closes, quick.closed), (200, True, True))
+        self.assertNoResult(drained)
+        self.clock.advance(1000)
+        self.assertTrue(slow.closed)
+        slow.lose()
+        self.successResultOf(drained)
+
+    def test_retire(self) -> None:
+        """Before that a port may retire: each answer is its connection's last, and connections that are idle are left."""
+        self.site.retire()
+        idle, waits = self.peer(), self.peer().send(get("/wait"))
+        self.assertTrue(self.peer().send(get()).response().closes)
+        self.waiting.waits[0].callback(Answer(body=b"done"))
+        self.assertTrue(waits.response().closes and waits.closed)
+        self.clock.advance(10_000)
+        self.assertFalse(idle.closed)
+        self.assertTrue(idle.send(get()).response().closes)
 
     def test_in_flight(self) -> None:
         """Requests that were accepted get their answers, with close; it fires after the last one was handed over."""

@@ -1,5 +1,6 @@
 """When bytes count as handed to the operating system, with a layer (TLS) that gathers writes above the socket's transport."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -65,11 +66,12 @@ class Taken(SynchronousTestCase):
         self.below = Descriptor(self.watcher)
         self.settled: list[int] = []
         self.done: list[int] = []
+        self.broken: list[int] = []
 
-    def hand(self, layered: bool, body: bytes = b"x" * 100) -> Handover:
+    def hand(self, layered: bool, body: bytes = b"x" * 100, stands: Callable[[], bool] | None = None) -> Handover:
         transport = Gatherer(self.below, self.clock) if layered else self.below
-        pump = Pump(Line(transport, layered), self.clock, 1000)
-        return Handover(pump, b"head", body, 60, self.settled.append, lambda: self.done.append(1))
+        pump = Pump(Line(transport, layered), self.clock, 1000, lambda: self.broken.append(1))
+        return Handover(pump, b"head", body, 60, self.settled.append, lambda: self.done.append(1), stands)
 
     def test_plain(self) -> None:
         """Without a layer: settled when the socket took the last byte; a part of it is not enough."""
@@ -116,3 +118,46 @@ class Taken(SynchronousTestCase):
         self.clock.advance(0)
         self.clock.advance(0)
         self.assertEqual((first.taken, self.settled, self.below.producer), (-1, [-1], None))
+
+    def test_stands(self) -> None:
+        """An answer that stands to its end goes out as any other, and leaves nothing behind on its connection."""
+        self.hand(False, stands=lambda: True)
+        for _ in range(3):
+            self.watcher.run()
+        self.assertEqual((self.settled, self.done, len(self.below.took), self.broken), ([100], [1], 104, []))
+        self.hand(False, body=b"next", stands=None)
+        self.watcher.run()
+        self.assertEqual((self.settled, self.broken), ([100, 4], []))
+
+    def test_falls_before_the_system_takes_it(self) -> None:
+        """What was written, and ceased to stand before the operating system took it, does not go out: neither a portion that was not begun, nor the
+        rest of one. It is settled with what was taken before."""
+        for layered in (False, True):
+            for room, turns in ((0, 1), (63, 1), (104, 0)):
+                self.setUp()
+                self.below.room, standing = room, [True]
+                handover = self.hand(layered, stands=lambda standing=standing: bool(standing))
+                for _ in range(4 * turns):
+                    self.watcher.run()
+                    self.clock.advance(0)
+                took = len(self.below.took)
+                standing.clear()
+                self.below.room = 1000
+                for _ in range(4):
+                    self.watcher.run()
+                    self.clock.advance(0)
+                self.assertEqual((len(self.below.took), bool(self.broken)), (took, True), (layered, room))
+                handover.lost()
+                self.assertEqual((self.settled, self.done), ([-1], []))
+
+    def test_falls_between_portions(self) -> None:
+        """What was taken before it fell counts."""
+        standing = [True]
+        self.below.room = 64
+        handover = self.hand(False, stands=lambda: bool(standing))
+        self.watcher.run()
+        standing.clear()
+        self.below.room = 1000
+        self.watcher.run()
+        handover.lost()
+        self.assertEqual((self.settled, self.done, len(self.below.took), bool(self.broken)), ([60], [], 64, True))

@@ -77,6 +77,35 @@ class Settle(SocketCase):
         self.until(lambda: bool(settled))
         self.assertLess(settled[0], 16 * MIB)
 
+    def test_does_not_stand_any_more(self) -> None:
+        """An answer that ceases to stand while its client takes none of it: the connection is reset, and nothing more comes, though the client
+        reads again. What the kernel had was all there is."""
+        self.listen()
+        settled: list[int] = []
+        standing = [True]
+        self.endpoint.answer = Answer(body=b"x" * (16 * MIB), settle=settled.append, stands=lambda: bool(standing))
+        client = self.connect(4096).send(get())
+        self.until(lambda: bool(self.endpoint.calls))
+        self.turn(0.3)
+        standing.clear()
+        self.assertTrue(self.run_client(client.closed))
+        self.until(lambda: bool(settled))
+        self.assertLess(settled[0], 16 * MIB)
+        self.assertLess(len(client.buffer), 16 * MIB)
+
+    def test_fell_while_stopped(self) -> None:
+        """What was written in one turn, and ceased to stand before the next: the client gets nothing of it. So a process that was stopped in between
+        gives nothing out when it goes on."""
+        self.listen()
+        settled: list[int] = []
+        standing = [True]
+        client = self.connect().send(get("/wait"))
+        self.until(lambda: bool(self.waiting.waits))
+        self.waiting.waits[0].callback(Answer(body=b"message", settle=settled.append, stands=lambda: bool(standing)))
+        standing.clear()
+        self.assertTrue(self.run_client(client.closed))
+        self.assertEqual((client.buffer, settled), (b"", [-1]))
+
     def test_gone_while_waiting(self) -> None:
         """FIN and RST while a request waits: the endpoint is cancelled."""
         self.listen()

@@ -85,6 +85,24 @@ class Tls(SocketCase):
         self.assertLess(settled[0], 16 * MIB)
         self.until(lambda: not self.site.port.connections)
 
+    def test_fell(self) -> None:
+        """An answer that ceases to stand right after it was written does not go out, nor does a long one go on."""
+        self.listen()
+        for body, least in ((b"message", 0), (b"x" * (16 * MIB), 1)):
+            settled: list[int] = []
+            standing = [True]
+            client = self.connect(4096)
+            before = len(self.waiting.waits)
+            self.run_client(client.send, get("/wait"))
+            self.until(lambda before=before: len(self.waiting.waits) > before)
+            self.waiting.waits[-1].callback(Answer(body=body, settle=settled.append, stands=lambda standing=standing: bool(standing)))
+            self.turn(0.3 * least)
+            standing.clear()
+            self.assertTrue(self.run_client(client.closed))
+            self.until(lambda settled=settled: bool(settled))
+            self.assertLess(settled[0], len(body))
+            self.assertEqual(b"message" in client.buffer, False)
+
     def test_small_and_lost(self) -> None:
         """A small answer whose client was reset before it went out is not taken for handed over."""
         self.listen()
