@@ -2,6 +2,8 @@
 #
 #   make run         the daemon with a demonstration: prints two curl lines that work
 #   make kafka       one Kafka broker to try psubd on, until Ctrl-C (needs Java 17 and Maven): prints its URL and the command
+#   make zookeeper   one ZooKeeper server, likewise
+#   make cluster     ZooKeeper, Kafka and three psubd nodes on loopback, until Ctrl-C: prints the commands to try them
 #   make test        all tests, the failure stories short
 #   make test-long   all tests, the failure stories at full length
 #   make check       style, types, the rooms' borders, the wheel, the man pages, the unit tests under trial
@@ -15,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STATE ?= psubd-state
 
 .DELETE_ON_ERROR:
-.PHONY: run kafka test test-long check check-wheel check-man check-trial docs lock clean
+.PHONY: run kafka zookeeper cluster test test-long check check-wheel check-man check-trial docs lock clean
 
 $(VENV)/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -40,6 +42,12 @@ run: $(VENV)/run.stamp
 
 kafka: $(VENV)/run.stamp
 	@$(BIN)/python -m psubd.testing.kafka
+
+zookeeper: $(VENV)/run.stamp
+	@$(BIN)/python -m psubd.testing.zookeeper
+
+cluster: $(VENV)/run.stamp
+	@$(BIN)/python -m psubd.testing.cluster
 
 # two at a time, a file's tests in one process, since they share servers: most of them wait more than they work
 test: $(VENV)/dev.stamp

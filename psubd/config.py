@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,18 @@ SECRET_NAME = re.compile(r"pass|secret|token|credential|private|sasl|auth", re.I
 HIDDEN = "***"
 
 
+class PeerTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[peer_tls]``: paths of PEM files; all of them empty: nodes are on loopback.
+
+    :ivar certificate: this node's, with what lies between it and the authority after it; it names the host of the node's peer address.
+    :ivar key: its private key. :ivar authority: whose certificates nodes have; one or more.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    authority: str = ""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting with its default. Names that end in ``_ms`` are milliseconds, in ``_bytes`` bytes. The reasons are in etc/psubd.toml.
 
@@ -45,6 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     manager: tuple[str, ...] = ("tcp:9091:interface=127.0.0.1",)
     peer: tuple[str, ...] = ()
     peer_address: str = ""
+    peer_tls: PeerTls = PeerTls()
     mode: Literal["pubsub", "pub", "sub"] = "pubsub"
     workers: Annotated[int, Meta(ge=1, le=1024)] = 1
     demo: bool = False
@@ -60,6 +73,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     commit_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 500
     drain_timeout_ms: Milliseconds = 8_000
+    drain_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 5_000
+    snapshot_max_age_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 3_600
     storage_tables: Table = {}
     registry_tables: Table = {}
     admin_token: str | None = None
@@ -70,6 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         shown["storage"], shown["registry"] = redact(self.storage), redact(self.registry)
         for name in ("listen", "manager", "peer", "manager_hosts"):
             shown[name] = list(shown[name])
+        shown["peer_tls"] = msgspec.structs.asdict(self.peer_tls)
         return {**shown, "storage_tables": hide(self.storage_tables), "registry_tables": hide(self.registry_tables)}
 
     def __repr__(self) -> str:
@@ -81,6 +97,12 @@ NAMES = tuple(field.name for field in msgspec.structs.fields(Config) if field.na
 
 URLS = ("storage", "registry")
 
+PEERS = ("peer", "peer_address", "peer_tls")
+"""The settings that only many nodes have."""
+
+PeerJudge = Callable[[Sequence[str], str, PeerTls], list[str]]
+"""Every mistake in ``peer``, ``peer_address`` and ``peer_tls``, a line each that begins with the setting's name."""
+
 
 class Schemes(msgspec.Struct, frozen=True):
     """The plugins that were found, by URL scheme."""
@@ -89,12 +111,20 @@ class Schemes(msgspec.Struct, frozen=True):
     registries: Mapping[str, IRegistryFactory]
 
 
-def load(argv: Mapping[str, Any], file: str | None, environ: Mapping[str, str], schemes: Schemes, parse_endpoint: Callable[[str], object]) -> Config:
+def load(
+    argv: Mapping[str, Any],
+    file: str | None,
+    environ: Mapping[str, str],
+    schemes: Schemes,
+    parse_endpoint: Callable[[str], object],
+    judge_peers: PeerJudge = lambda peer, address, tls: [],
+) -> Config:
     """The configuration, or every mistake in it.
 
     :param argv: the settings that the command line names, by their names here.
     :param file: path of the TOML file, or None.
     :param parse_endpoint: raises for a bad endpoint description; must not listen (`twisted.internet.endpoints.serverFromString`).
+    :param judge_peers: `psubd.peers.line.peer_mistakes`.
     :raises ConfigError: with all mistakes, each naming the setting and what to do.
     """
     gathered = Gathered()
@@ -103,7 +133,7 @@ def load(argv: Mapping[str, Any], file: str | None, environ: Mapping[str, str], 
     gathered.environment(environ)
     gathered.command_line(argv)
     config = gathered.config()
-    mistakes = gathered.mistakes + Judge(config, gathered.origins, schemes, parse_endpoint).mistakes()
+    mistakes = gathered.mistakes + Judge(config, gathered.origins, schemes, parse_endpoint, judge_peers).mistakes()
     if mistakes:
         raise ConfigError(mistakes)
     return config
@@ -194,11 +224,14 @@ class Gathered:
 class Judge:
     """The rules that span settings, or that only the plugins know."""
 
-    def __init__(self, config: Config, origins: Mapping[str, str], schemes: Schemes, parse_endpoint: Callable[[str], object]) -> None:
+    def __init__(
+        self, config: Config, origins: Mapping[str, str], schemes: Schemes, parse_endpoint: Callable[[str], object], judge_peers: PeerJudge
+    ) -> None:
         self.config = config
         self.origins = origins
         self.schemes = schemes
         self.parse_endpoint = parse_endpoint
+        self.judge_peers = judge_peers
 
     def mistakes(self) -> list[str]:
         """All that break a rule."""
@@ -208,7 +241,8 @@ class Judge:
             *self.together(),
             *(mistake for name in ("listen", "manager", "peer") for mistake in self.endpoints(name)),
             *self.manager_exposure(),
-            *self.one_node(),
+            *self.one_process(),
+            *self.nodes(),
         ]
 
     def origin(self, name: str) -> str:
@@ -266,19 +300,28 @@ class Judge:
             if Listener.of(description).exposed
         ]
 
-    def one_node(self) -> list[str]:
-        """What only many nodes, or many processes, have."""
-        found = []
-        if self.config.workers != 1:
-            found.append(f"{self.origin('workers')}: this version serves with one process; write 1")
-        registry = self.schemes.registries.get(scheme_of(self.config.registry))
-        if registry is not None and not registry.shared:
-            found += [
-                f"{self.origin(name)}: the registry {registry.scheme}: is of one node, which has no peers; leave it out"
-                for name in ("peer", "peer_address")
-                if getattr(self.config, name)
+    def one_process(self) -> list[str]:
+        """What only many processes have."""
+        return [] if self.config.workers == 1 else [f"{self.origin('workers')}: this version serves with one process; write 1"]
+
+    def nodes(self) -> list[str]:
+        """One node has no peers; many nodes reach each other, and no stranger does."""
+        registry, config = self.schemes.registries.get(scheme_of(self.config.registry)), self.config
+        if registry is None:
+            return []
+        if not registry.shared:
+            given = [name for name in PEERS if getattr(config, name) != getattr(Config(), name)]
+            return [f"{self.origin(name)}: the registry {registry.scheme}: is of one node, which has no peers; leave it out" for name in given]
+        tls = msgspec.structs.asdict(config.peer_tls)
+        if any(tls.values()) and not all(tls.values()):
+            return [f"{self.origin('peer_tls')}: {', '.join(name for name in tls if not tls[name])}: missing; name all three files, or none"]
+        if not config.peer:
+            return [
+                f"{self.origin('peer')}: the nodes of a registry {registry.scheme}: talk to each other; "
+                "name the port for that, as tcp:9092:interface=10.0.0.5 with peer_tls, or tcp:9092:interface=127.0.0.1"
             ]
-        return found
+        found = (mistake.partition(": ") for mistake in self.judge_peers(config.peer, config.peer_address, config.peer_tls))
+        return [f"{self.origin(name)}: {text}" for name, _, text in found]
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -360,6 +403,8 @@ def expected(wanted: Any) -> str:
     """What a setting of this type takes, as advice."""
     if typing.get_origin(wanted) is Literal:
         return f"write one of {', '.join(typing.get_args(wanted))}"
+    if wanted is PeerTls:
+        return f"write a table with {', '.join(PeerTls.__struct_fields__)}, each the path of a PEM file"
     if typing.get_origin(wanted) is Annotated:
         _, bounds = typing.get_args(wanted)
         return f"write a whole number from {bounds.ge} to {bounds.le}"

@@ -1,6 +1,11 @@
-"""The ports: opened from endpoint descriptions, and told to people."""
+"""The ports: opened from endpoint descriptions, told to people, and closed without a client that notices."""
 
+import ctypes
+import select
+import socket
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,6 +15,15 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from psubd.errors import ConfigError
+
+SO_ATTACH_FILTER = 26
+"""Linux, ``asm-generic/socket.h``; Python's socket module does not have it."""
+
+OWN = frozenset(("tcp", "tcp6", "ssl"))
+"""Endpoints whose socket psubd has made. One that was given to it (``systemd:``, ``fd:``) goes on without it, and what waits there too."""
+
+MOST_WAITING = 65_536
+"""More than any backlog holds."""
 
 ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
@@ -24,6 +38,60 @@ async def listen(reactor: Any, setting: str, description: str, factory: IProtoco
     except OSError as refused:
         raise ConfigError([f"{setting}: {description!r}: cannot listen: {refused.strerror or refused}"]) from None
     return port
+
+
+class Instruction(ctypes.Structure):
+    """``struct sock_filter`` (``linux/filter.h``)."""
+
+    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+
+NO_NEW_ONES = (Instruction * 5)(
+    Instruction(0x30, 0, 0, 13),  # the byte with TCP's flags
+    Instruction(0x54, 0, 0, 0x12),  # of these SYN and ACK
+    Instruction(0x15, 0, 1, 0x02),  # SYN alone:
+    Instruction(0x06, 0, 0, 0),  # dropped
+    Instruction(0x06, 0, 0, 0xFFFFFFFF),  # all else: taken
+)
+"""A filter that lets no connection begin, and those that have begun be completed."""
+
+
+def turn_away(description: str, port: Any) -> None:
+    """No connection to the port begins any more: the kernel hears none of it, and once the port is closed the client, which asks again after a
+    second, is refused. Without that, whoever came between the last accept and the close would be reset with its request sent. Where it is not
+    the kernel's to do (another system, a UNIX socket) nothing happens."""
+    handle = socket_of(port)
+    if handle is None or kind_of(description) not in OWN:
+        return
+    with suppress(OSError):
+        program = struct.pack("@HP", len(NO_NEW_ONES), ctypes.addressof(NO_NEW_ONES))
+        handle.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def accept_rest(description: str, port: Any) -> None:
+    """Accept what the kernel holds for the port; close it in the same turn."""
+    handle = socket_of(port)
+    if handle is None or kind_of(description) not in (*OWN, "unix"):
+        return
+    waits = select.poll()
+    waits.register(handle, select.POLLIN)
+    for _ in range(MOST_WAITING):
+        if not waits.poll(0):
+            return
+        port.doRead()
+
+
+def socket_of(port: Any) -> socket.socket | None:
+    """The port's socket; None: it has none of its own (tests), or is closed."""
+    handle = getattr(port, "socket", None)
+    return handle if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+
+
+def kind_of(description: str) -> str:
+    """What the endpoint description begins with, without what only wraps."""
+    while description.startswith("haproxy:"):
+        description = description.removeprefix("haproxy:")
+    return description.partition(":")[0]
 
 
 def place(port: IListeningPort) -> int | str:

@@ -4,15 +4,24 @@ import atexit
 import os
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from twisted.logger import Logger
 
 from psubd.errors import ConfigError, PsubdError
 
 log = Logger()
+
+
+def steady(reactor: Any) -> None:
+    """Have the reactor's timers run on CLOCK_BOOTTIME, as `psubd.interfaces.IClock.elapsed_ms`. By itself it takes the wall clock: set back an hour,
+    no timer comes for an hour. Before the first timer: a reactor that runs stays as it is."""
+    if not reactor.running:
+        reactor.seconds = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Ending:

@@ -1,4 +1,4 @@
-"""``twistd psubd``: the command line. argv -> `Config` -> `psubd.compose`."""
+"""``twistd psubd``: the command line. argv -> `Config` -> `psubd.daemon`."""
 
 import os
 import sys
@@ -12,8 +12,11 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from psubd import compose
+from psubd.checks import check
 from psubd.config import Config, load
+from psubd.daemon import Daemon
 from psubd.errors import ConfigError
+from psubd.process import steady
 
 
 class Options(usage.Options):
@@ -29,7 +32,7 @@ class Options(usage.Options):
         ["state", None, None, "Folder of the embedded store, the embedded registry and the tokens [default: /var/lib/psubd, or else ./psubd-state]"],
         ["storage", None, None, "URL of the storage, see below [default: sqlite:]"],
         ["registry", None, None, "URL of the registry, see below [default: sqlite:]"],
-        ["peer-address", None, None, "host:port where other nodes reach the peer port"],
+        ["peer-address", None, None, "host:port where other nodes reach the peer port [default: the interface that --peer names]"],
         ["mode", None, None, "pubsub, pub (no subscribing) or sub (no publishing) [default: pubsub]"],
         ["workers", None, None, "Processes that share the data port; this version: 1 [default: 1]"],
         ["config", None, None, "TOML file with the same settings, and those that have no option; the command line wins"],
@@ -62,7 +65,7 @@ class Options(usage.Options):
         self.repeated.setdefault("manager", []).append(endpoint)
 
     def opt_peer(self, endpoint: str) -> None:
-        """Port for other nodes; needs a registry of many nodes [default: none]"""
+        """Port for other nodes, which a registry of many nodes needs: on loopback, or with [peer_tls] in the file [default: none]"""
         self.repeated.setdefault("peer", []).append(endpoint)
 
     def parseArgs(self, *rest: str) -> None:
@@ -82,7 +85,8 @@ class Options(usage.Options):
         from twisted.internet import reactor  # taken here, since importing it installs one; twistd's --reactor came before
 
         try:
-            self.settings = load(self.given(), self["config"], os.environ, compose.schemes(), partial(serverFromString, reactor))
+            parse = partial(serverFromString, reactor)
+            self.settings = load(self.given(), self["config"], os.environ, compose.schemes(), parse, compose.peer_mistakes)
         except ConfigError as refused:
             raise usage.UsageError(str(refused)) from None
         if self["check"]:
@@ -90,12 +94,12 @@ class Options(usage.Options):
             raise SystemExit(0 if self.check(reactor) else 1)
 
     def check(self, reactor: Any) -> bool:
-        """Run `compose.check` in a reactor of its own time."""
+        """Run `psubd.checks.check` in a reactor of its own time."""
         outcome: list[bool] = []
 
         async def run() -> None:
             try:
-                outcome.append(await compose.check(self.settings, reactor, sys.stdout))
+                outcome.append(await check(self.settings, reactor, sys.stdout))
             finally:
                 reactor.stop()
 
@@ -130,4 +134,5 @@ def makeService(options: Options) -> IService:
     """The daemon, not started."""
     from twisted.internet import reactor  # as above
 
-    return compose.Daemon(options.settings, reactor)
+    steady(reactor)
+    return Daemon(options.settings, reactor)

@@ -1,26 +1,21 @@
-"""The parts, put together; started and stopped in order. Whole processes are in tests/integration/process."""
+"""The parts, put together."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from psubd import compose
-from psubd.config import Config
+from psubd.config import Config, PeerTls
 from psubd.errors import ConfigError
 from psubd.folder import StateFolder
-from psubd.interfaces import INodes, IRegistry, IStorage
-from psubd.model import Token
-from psubd.services.registrar import Registrar
+from psubd.interfaces import IMembership, INodes, IRedriver, IRegistry, IStorage, ISubscriber
+from psubd.registry.alone import Alone
+from psubd.services.switchboard import Switchboard
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
-from psubd.testing.registry import MemoryRegistry
+from psubd.testing.membership import MemoryMembership
 from psubd.wire.limits import WireSettings
 
 
@@ -29,7 +24,7 @@ class SchemesTests(SynchronousTestCase):
         """psubd's own plugins are found as anybody's."""
         found = compose.schemes()
         self.assertLessEqual({"sqlite", "memory"}, set(found.storages))
-        self.assertLessEqual({"sqlite"}, set(found.registries))
+        self.assertLessEqual({"sqlite", "zk"}, set(found.registries))
 
     def test_two_of_one(self) -> None:
         """Two plugins with one scheme are refused, and both are named."""
@@ -79,162 +74,97 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual((got.write_timeout_ms, got.max_connections, got.body_budget_bytes), (5, 7, 1 << 25))
 
 
-class FirstTokenTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        clock = FakeClock()
-        storage, self.registry = MemoryStorage(clock), MemoryRegistry(clock)
-        self.successResultOf(self.registry.start())
-        self.registrar = Registrar(self.registry, storage, clock, 1 << 20)
-        self.state = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.state)
+class ManyNodesTests(SynchronousTestCase):
+    """With a registry that nodes share."""
 
-    def start(self, given: str | None = None) -> None:
-        """What a start does for the first token."""
-        with mock.patch("atexit.register"):
-            daemon = compose.Daemon(Config(state=self.state, admin_token=given), None)
-        daemon._house = mock.Mock(registry=self.registry, registrar=self.registrar)
-        self.successResultOf(Deferred.fromCoroutine(daemon._first_token()))
+    SETTINGS = {"registry": "zk://127.0.0.1:1", "storage": "kafka://127.0.0.1:1", "peer": ("tcp:0:interface=127.0.0.1",)}
 
-    def file(self) -> str | None:
-        path = os.path.join(self.state, "admin-token")
-        if not os.path.exists(path):
-            return None
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
+    def build(self, **settings: Any) -> compose.House:
+        config = Config(state="/nowhere", **{**self.SETTINGS, **settings})
+        return compose.build(config, compose.schemes(), StateFolder("/nowhere"), FakeClock().reactor)
 
-    def role(self, token: str) -> str | None:
-        known: Token | None = self.registrar.token_of(token)
-        return known.role if known else None
+    def test_parts(self) -> None:
+        """What endpoints and manager take for the subscriber and the redriver is the switchboard; the membership is the registry's."""
+        house = self.build()
+        assert house.cluster is not None
+        self.assertIs(house.groups, house.cluster.switchboard)
+        self.assertIs(house.redriver, house.cluster.switchboard)
+        self.assertTrue(ISubscriber.providedBy(house.groups) and IRedriver.providedBy(house.redriver))
+        self.assertTrue(IMembership.providedBy(house.membership))
+        self.assertNotIsInstance(house.membership, Alone)
 
-    def test_made_once(self) -> None:
-        """The first start makes it and registers it, the next changes nothing."""
-        self.start()
-        token = self.file()
-        assert token is not None
-        self.assertEqual(self.role(token), "admin")
-        self.start()
-        self.assertEqual((self.file(), len(self.registry.snapshot().children("/tokens"))), (token, 1))
+    def test_alone(self) -> None:
+        """With a registry of one node there is none of it."""
+        house = self.build(registry="sqlite:", storage="memory:", peer=())
+        self.assertIsNone(house.cluster)
+        self.assertIs(house.groups, house.subscriber)
+        self.assertNotIsInstance(house.redriver, Switchboard)
+        self.assertIsInstance(house.membership, Alone)
 
-    def test_crash_between(self) -> None:
-        """A file that was written and not registered yet is taken as it is."""
-        with open(os.path.join(self.state, "admin-token"), "w", encoding="utf-8") as file:
-            file.write("pt_of-the-first-start\n")
-        self.start()
-        self.assertEqual((self.file(), self.role("pt_of-the-first-start")), ("pt_of-the-first-start", "admin"))
+    def test_metrics(self) -> None:
+        """What the metrics say of a node among nodes is there before the registry is."""
+        house = self.build()
+        self.assertEqual(house.metrics.get_sample_value("psubd_nodes"), 0)
+        self.assertEqual(house.metrics.get_sample_value("psubd_slots_served"), 0)
+        self.assertEqual(house.metrics.get_sample_value("psubd_lease_left_seconds"), 0)
 
-    def test_not_again(self) -> None:
-        """While an admin token is registered none is made, and one that was deleted does not come back."""
-        self.start()
-        first = self.file()
-        assert first is not None
-        self.successResultOf(self.registrar.create_token("alice", "admin", "test"))
-        self.successResultOf(self.registrar.delete_token("admin", "test"))
-        self.start()
-        self.assertIsNone(self.role(first))
-        os.unlink(os.path.join(self.state, "admin-token"))
-        self.start()
-        self.assertIsNone(self.file())
+    def test_tls(self) -> None:
+        """Files that cannot be used any more are a mistake in the configuration, told without a traceback."""
+        refused = self.assertRaises(ConfigError, self.build, peer_tls=PeerTls("/no/c.pem", "/no/k.pem", "/no/a.pem"))
+        self.assertIn("peer_tls: ", refused.mistakes[0])
+        self.assertEqual(
+            compose.peer_mistakes(("tcp:9092",), "node:9092", PeerTls("/no/c.pem", "/no/k.pem", "/no/a.pem")),
+            ["peer_tls: /no/c.pem: No such file or directory"],
+        )
+        self.assertEqual(compose.peer_mistakes(("tcp:9092:interface=127.0.0.1",), "", PeerTls()), [])
 
-    def test_viewers_do_not_count(self) -> None:
-        """A viewer's token does not open the door to make others: the first admin token is made all the same."""
-        self.successResultOf(self.registrar.create_token("eve", "viewer", "test"))
-        self.start()
-        self.assertIsNotNone(self.file())
-
-    def test_given(self) -> None:
-        """The environment's token counts at each start, and no file is written."""
-        for _ in range(2):
-            self.start("pt_of-the-environment")
-        self.assertEqual((self.file(), self.role("pt_of-the-environment")), (None, "admin"))
+    def test_registry_without_membership(self) -> None:
+        """A registry plugin that says that nodes share it, and has no membership, is refused."""
+        half = mock.Mock(spec=["trouble"])
+        directlyProvides(half, IRegistry, INodes)
+        with mock.patch("psubd.compose.backends", return_value=(half, mock.Mock())):
+            refused = self.assertRaises(ConfigError, self.build)
+        self.assertIn("provides no membership", refused.mistakes[0])
 
 
-class StopTests(SynchronousTestCase):
-    """What was accepted is answered, what was answered is kept: in this order, whatever fails."""
+class SnapshotTests(SynchronousTestCase):
+    """How long a node goes by what it has read of a registry that is away."""
 
     def setUp(self) -> None:
         self.clock = FakeClock()
-        self.events: list[str] = []
-        self.state = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.state)
-        with mock.patch("atexit.register"):
-            self.daemon = compose.Daemon(Config(state=self.state), self.clock.reactor)
-        self.committed: Deferred[None] = Deferred()
-        self.drained: Deferred[None] = Deferred()
-        self.daemon._ports = {"listen": [self.part("stopListening", "closed")], "manager": []}
-        self.daemon._sites = [self.part("drain", "draining", self.drained)]
-        self.daemon._house = mock.Mock(
-            subscriber=self.part("stop", "polls end", self.committed),
-            gate=self.part("stop", "gate"),
-            storage=self.part("stop", "storage"),
-            registry=self.part("stop", "registry"),
-        )
-        self.stopped = None
+        self.membership = MemoryMembership(self.clock)
+        self.away: str | None = None
+        self.registry = mock.Mock(membership=self.membership, seen_ms=self.clock.elapsed_ms(), trouble=lambda: self.away)
 
-    def part(self, method: str, event: str, outcome: Any = None) -> Any:
-        def call() -> Any:
-            self.events.append(event)
-            return outcome or succeed(None)
+    def snapshot(self, mode: Any = "pubsub") -> compose.Snapshot:
+        return compose.Snapshot(self.registry, Config(registry="zk://a", mode=mode, snapshot_max_age_s=60), self.clock)
 
-        return mock.Mock(**{method: call})
+    def leave(self) -> None:
+        self.away = "ZooKeeper cannot be reached"
+        self.membership.silence()
 
-    def stop(self) -> None:
-        self.daemon.running = True
-        self.stopped = self.daemon.stopService()
-        self.clock.advance(compose.LINGER_MS)
-
-    def test_order(self) -> None:
-        """Not ready at once; the ports close after a moment; polls end while requests drain; then gate, storage, registry."""
-        self.daemon._trouble = None
-        self.daemon.running = True
-        self.stopped = self.daemon.stopService()
-        self.assertEqual((self.daemon.trouble(), self.events), ("psubd is stopping", []))
-        self.clock.advance(compose.LINGER_MS)
-        self.assertEqual(self.events, ["closed", "draining", "polls end"])
-        self.committed.callback(None)
-        self.assertNoResult(self.stopped)
-        self.drained.callback(None)
-        self.successResultOf(self.stopped)
-        self.assertEqual(self.events, ["closed", "draining", "polls end", "gate", "storage", "registry"])
-        self.assertEqual(self.clock.reactor.getDelayedCalls(), [])
-
-    def test_bound(self) -> None:
-        """Requests that do not end are cut off after their time."""
-        self.stop()
-        self.committed.callback(None)
-        self.clock.advance(Config().drain_timeout_ms - 1)
-        self.assertNoResult(self.stopped)
+    def test_fit(self) -> None:
+        """While the registry is away the node is fit for traffic, and lets in whom it knows, until the snapshot is too old."""
+        snapshot = self.snapshot()
+        self.assertEqual((snapshot.unfit(), snapshot.stale()), (None, None))
+        self.leave()
+        self.clock.advance(60_000)
+        self.assertEqual((snapshot.unfit(), snapshot.stale()), (None, None))
         self.clock.advance(1)
-        self.successResultOf(self.stopped)
-        self.assertEqual(self.events[-1], "registry")
+        self.assertIn("60 s", snapshot.stale() or "")
+        self.assertEqual(snapshot.unfit(), snapshot.stale())
 
-    def test_failure(self) -> None:
-        """A step that fails is logged, and the rest goes on: the storage keeps what it has, the registry is closed."""
-        boom: Callable[[], Any] = lambda: fail(ValueError("boom"))
-        self.daemon._house.subscriber = mock.Mock(stop=boom)
-        self.daemon._house.storage = mock.Mock(stop=boom)
-        self.drained.callback(None)
-        self.stop()
-        self.successResultOf(self.stopped)
-        self.assertEqual(self.events[-2:], ["gate", "registry"])
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
-        self.assertEqual(self.clock.reactor.getDelayedCalls(), [])
+    def test_serves_groups_only(self) -> None:
+        """A node that does not publish has nothing left once its lease has ended."""
+        snapshot = self.snapshot("sub")
+        self.leave()
+        self.assertIsNone(snapshot.unfit())
+        self.clock.advance(10_000)
+        self.assertEqual(snapshot.unfit(), self.away)
 
-    def test_while_starting(self) -> None:
-        """A stop during the start waits for the step that is under way; what comes after it is not begun."""
-        self.daemon._starting = Deferred()
-        self.daemon.running = True
-        self.stopped = self.daemon.stopService()
-        self.clock.advance(compose.LINGER_MS)
-        self.assertEqual(self.events, [])
-        self.committed.callback(None)
-        self.drained.callback(None)
-        self.daemon._starting.callback(None)
-        self.clock.advance(compose.LINGER_MS)
-        self.successResultOf(self.stopped)
-        self.assertEqual(self.events[-1], "registry")
-
-    def test_never_started(self) -> None:
-        """Nothing was built: nothing to stop."""
-        self.daemon._house, self.daemon._ports, self.daemon._sites = None, {}, []
-        self.stop()
-        self.successResultOf(self.stopped)
+    def test_displaced(self) -> None:
+        """A node whose id another one has is not fit, though the registry is there."""
+        snapshot = self.snapshot()
+        self.away = "another process runs with this node's id"
+        self.membership.displaced = True  # type: ignore[attr-defined]
+        self.assertEqual(snapshot.unfit(), self.away)

@@ -19,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from psubd import compose, config, tap
-from psubd.config import Config, Listener, Schemes, load, redact
+from psubd.config import Config, Listener, PeerJudge, Schemes, load, redact
 from psubd.errors import ConfigError
 from psubd.interfaces import IRegistryFactory, IStorageFactory
+from psubd.registry.zookeeper.settings import ZooKeeperSettings
 from psubd.storage.kafka.settings import KafkaSettings
 from psubd.storage.memory import MemorySettings
 from psubd.storage.sqlite.settings import SqliteSettings
@@ -53,6 +54,10 @@ SCHEMES = Schemes(
 
 
 class ConfigCase(SynchronousTestCase):
+    """:ivar judge: finds fault with peers' settings."""
+
+    judge: PeerJudge = staticmethod(lambda peer, address, tls: [])
+
     def load(self, text: str | None = None, environ: Mapping[str, str] | None = None, **argv: Any) -> Config:
         self.path = None
         if text is not None:
@@ -60,7 +65,7 @@ class ConfigCase(SynchronousTestCase):
             self.addCleanup(os.unlink, self.path)
             with os.fdopen(handle, "w") as file:
                 file.write(textwrap.dedent(text))
-        return load(argv, self.path, environ or {}, SCHEMES, lambda text: serverFromString(MemoryReactor(), text))
+        return load(argv, self.path, environ or {}, SCHEMES, lambda text: serverFromString(MemoryReactor(), text), self.judge)
 
     def mistakes(self, text: str | None = None, environ: Mapping[str, str] | None = None, **argv: Any) -> list[str]:
         refused = self.assertRaises(ConfigError, self.load, text, environ, **argv)
@@ -169,15 +174,41 @@ class MistakesTests(ConfigCase):
 
     def test_peers(self) -> None:
         """Peers are of a registry of many nodes."""
-        found = self.mistakes(peer=["tcp:9092"], peer_address="host:9092")
-        self.assertEqual(len(found), 2)
+        found = self.mistakes('[peer_tls]\nkey = "/k.pem"\n', peer=["tcp:9092"], peer_address="host:9092")
+        self.assertEqual(len(found), 3)
         self.assertIn("--peer-address: the registry sqlite: is of one node", found[1])
+        self.assertIn("FILE: peer_tls: the registry sqlite: is of one node", found[2])
+
+    def test_no_peer_port(self) -> None:
+        """A registry of many nodes needs one: the nodes could not reach each other."""
+        (line,) = self.mistakes(registry="common:", storage="common:")
+        self.assertIn("peer: the nodes of a registry common: talk to each other", line)
+
+    def test_peers_are_judged(self) -> None:
+        """What only the peers' room knows is told under the name that the setting was given by, with the rest."""
+        self.judge = lambda peer, address, tls: [f"peer: {peer[0]} is odd", "peer_address: so is this", f"peer_tls: {tls.key}"]
+        text = 'peer_address = "host:9092"\n[peer_tls]\ncertificate = "/c.pem"\nkey = "/k.pem"\nauthority = "/a.pem"\n'
+        found = self.mistakes(text, registry="common:", storage="common:", peer=["tcp:9092"], workers="2")
+        self.assertEqual(found[1:], ["--peer: tcp:9092 is odd", "FILE: peer_address: so is this", "FILE: peer_tls: /k.pem"])
+        self.assertIn("--workers", found[0])
+
+    def test_peer_tls(self) -> None:
+        """The table takes three files, all or none, and nothing else."""
+        many = {"registry": "common:", "storage": "common:", "peer": ["tcp:9092:interface=127.0.0.1"]}
+        self.assertIn("FILE: peer_tls: certificate, authority: missing", self.mistakes('[peer_tls]\nkey = "/k.pem"\n', **many)[0])
+        for wrong in ('[peer_tls]\nkay = "/k.pem"\n', "[peer_tls]\nkey = 1\n", 'peer_tls = "/k.pem"\n'):
+            self.assertEqual(
+                self.mistakes(wrong, **many), ["FILE: peer_tls: write a table with certificate, key, authority, each the path of a PEM file"]
+            )
+        self.assertEqual(self.load(**many).peer_tls, config.PeerTls())
+        shown = self.load('[peer_tls]\ncertificate = "/c.pem"\nkey = "/k.pem"\nauthority = "/a.pem"\n', **many).view()["peer_tls"]
+        self.assertEqual(shown, {"certificate": "/c.pem", "key": "/k.pem", "authority": "/a.pem"})
 
     def test_each_a_log_of_its_own(self) -> None:
         """A registry of many nodes with a storage of one node is refused."""
-        (line,) = self.mistakes(registry="common:", storage="sqlite:")
+        (line,) = self.mistakes(registry="common:", storage="sqlite:", peer=["tcp:9092:interface=127.0.0.1"])
         self.assertIn("--storage: each node would have a log of its own", line)
-        self.load(registry="common:", storage="common:")
+        self.load(registry="common:", storage="common:", peer=["tcp:9092:interface=127.0.0.1"])
 
     def test_ports(self) -> None:
         """A port is 0 to 65535; at least one endpoint is needed."""
@@ -202,7 +233,7 @@ class CredentialsTests(ConfigCase):
     def test_refused_on_the_command_line(self) -> None:
         """Everybody on the host can read a command line."""
         for name in ("storage", "registry"):
-            found = self.mistakes(**{"storage": "common:", name: self.URL})
+            found = self.mistakes(**{"storage": "common:", "peer": ["tcp:9092"] if name == "registry" else [], name: self.URL})
             self.assertEqual(len(found), 1)
             self.assertIn(f"--{name}: holds credentials", found[0])
             self.assertIn(f"PSUBD_{name.upper()}", found[0])
@@ -273,7 +304,8 @@ class FileTests(SynchronousTestCase):
     def test_lists_every_setting(self) -> None:
         """Every setting stands in it, and nothing else."""
         named = {name for name, value in self.tree.items() if not isinstance(value, dict)}
-        self.assertEqual(named | {"storage", "registry"}, set(config.NAMES))
+        self.assertEqual(named | {"storage", "registry", "peer_tls"}, set(config.NAMES))
+        self.assertEqual(self.tree["peer_tls"], msgspec.structs.asdict(config.PeerTls()))
         self.assertEqual((self.tree["storage"]["url"], self.tree["registry"]["url"]), (Config().storage, Config().registry))
 
     def test_tables_are_the_plugins_defaults(self) -> None:
@@ -281,13 +313,17 @@ class FileTests(SynchronousTestCase):
         for scheme, settings in (("sqlite", SqliteSettings()), ("memory", MemorySettings())):
             self.assertEqual(self.tree["storage"][scheme], msgspec.structs.asdict(settings))
 
-    def test_kafka(self) -> None:
-        """So is every one of Kafka's that has a default; those that have none are named in its comments, since TOML cannot say nothing."""
-        settings = msgspec.structs.asdict(KafkaSettings())
-        self.assertEqual(self.tree["storage"]["kafka"], {name: value for name, value in settings.items() if value is not None})
-        table = self.PATH.read_text().partition("[storage.kafka]")[2].partition("[registry]")[0]
-        comments = " ".join(line for line in table.splitlines() if line.startswith("#"))
-        self.assertEqual([name for name, value in settings.items() if value is None and not re.search(rf"\b{name}\b", comments)], [])
+    def test_without_a_default(self) -> None:
+        """So is every one of Kafka's and ZooKeeper's that has a default; those that have none are named in its comments: TOML cannot say nothing."""
+        for kind, scheme, default, end in (
+            ("storage", "kafka", KafkaSettings(), "[registry]"),
+            ("registry", "zk", ZooKeeperSettings(), "[peer_tls]"),
+        ):
+            settings = msgspec.structs.asdict(default)
+            self.assertEqual(self.tree[kind][scheme], {name: value for name, value in settings.items() if value is not None})
+            table = self.PATH.read_text().partition(f"[{kind}.{scheme}]")[2].partition(end)[0]
+            comments = " ".join(line for line in table.splitlines() if line.startswith("#"))
+            self.assertEqual([name for name, value in settings.items() if value is None and not re.search(rf"\b{name}\b", comments)], [])
 
     def test_reasons(self) -> None:
         """Each setting has a comment above it that says why."""

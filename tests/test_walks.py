@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from psubd import endpoints, manager
 from psubd.access.gate import Gate
 from psubd.model import Message
+from psubd.registry.alone import Alone
 from psubd.services.publisher import Publisher
 from psubd.services.redrive import Redriver
 from psubd.services.registrar import Registrar
@@ -47,6 +48,8 @@ class WalkCase(SynchronousTestCase):
             subscriber=self.subscriber,
             redriver=Redriver(self.storage, self.registry, gate, publisher, self.clock, metrics),
             nodes=self.registry,
+            membership=Alone(self.registry, self.clock),
+            seats=self.subscriber,
             clock=self.clock,
             metrics=metrics,
             hosts=("psubd.test",),

@@ -20,6 +20,11 @@ Rules, each with a log in ``tests/testing/test_lease_checker.py`` that breaks it
     none before all earlier ones of its key were done or dead, and what was passed does not come after it without a kill. Messages without a
     key are one key of their partition. In auto mode one answer may hold several, in order.
 9.  letters: only of messages that were nacked dead, or leased ``max_attempts`` times; twice only after a kill.
+
+With many nodes a kill is a change of the group's owner without a handover (`psubd.testing.claims` tells which those were); a handover is what a stop
+is. Leases then belong to a life by the epoch that they show, and one rule more holds:
+
+10. stale: no answer comes from a former owner once the next one's claim was seen, but for what was in the client's buffers (the allowance).
 """
 
 from bisect import bisect_left
@@ -33,7 +38,7 @@ from psubd.testing.lease_log import GRAIN_MS, Lease, Log, Place, Promises, Story
 def faults(log: Log, promises: Promises) -> list[str]:
     """What contradicts the promises, each in a line that begins with its rule; [] where nothing does."""
     story = Story(log, promises)
-    rules = (identity, end, done, overlap, words, attempts, epochs, keys if promises.ordered else first_times, letters)
+    rules = (identity, end, done, stale, overlap, words, attempts, epochs, keys if promises.ordered else first_times, letters)
     return [f"{rule.__name__}: {fault}" for rule in rules for fault in rule(story)]
 
 
@@ -76,14 +81,30 @@ def done(story: Story) -> Iterator[str]:
         for lease in leases:
             for asked, at in done_times(lease, ("ack", "dead")):
                 for later in leases:
-                    if later.delivery.at > at and later is not lease and not lease.granted_after(later) and not _forgotten(story, asked, at, later):
+                    if (
+                        later.delivery.at > at
+                        and later is not lease
+                        and not lease.granted_after(later)
+                        and not _forgotten(story, lease, asked, at, later)
+                    ):
                         yield f"{place} was done at {at:.0f} by {lease} and came again: {later}"
 
 
-def _forgotten(story: Story, asked: float, at: float, later: Lease) -> bool:
-    """Whether a kill came before the storage had to know of it."""
+def _forgotten(story: Story, lease: Lease, asked: float, at: float, later: Lease) -> bool:
+    """Whether a kill came before the storage had to know of it; in auto mode, whether the node that answered may not have come to tell."""
     until = at + story.promises.commit_interval_ms + story.promises.allowance_ms
-    return any(asked <= kill <= until and kill <= later.delivery.asked for kill in story.kills)
+    if lease.delivery.token is None and any(begun <= until and asked <= ended for begun, ended in story.log.edges):
+        return True
+    return any(asked <= kill.last and kill.at <= until for kill in story.kills[: later.latest_life])
+
+
+def stale(story: Story) -> Iterator[str]:
+    """Of many nodes: one that has lost the group says nothing any more."""
+    for lease in story.leases:
+        epoch, read = lease.delivery.epoch, lease.delivery.at - story.promises.allowance_ms
+        for kill in story.kills:
+            if epoch is not None and kill.epoch is not None and kill.sure and epoch < kill.epoch and kill.up < read:
+                yield f"{lease.delivery.place} came from {epoch}, which was over since {kill.epoch} stood at {kill.up:.0f}: {lease}"
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------------------
@@ -101,7 +122,7 @@ def _clash(first: Lease, second: Lease) -> bool:
     read = second.delivery.at
     if read < first.end and second.end > read:
         return True
-    return read < first.free and first.life == second.life and second.granted_after(first)
+    return read < first.free and first.of_life_of(second) and second.granted_after(first)
 
 
 def words(story: Story) -> Iterator[str]:
@@ -151,7 +172,7 @@ def attempts(story: Story) -> Iterator[str]:
             if not 1 <= lease.delivery.attempt <= min(most, before + 1):
                 yield f"{place}: attempt {lease.delivery.attempt} of {most} after at most {before} others: {_leases(leases)}"
         for first, second in combinations(leases, 2):
-            if first.life == second.life and _attempts_fall(first, second):
+            if first.of_life_of(second) and _attempts_fall(first, second):
                 yield f"{place}: attempt {first.delivery.attempt}, then {second.delivery.attempt}: {first} and {second}"
 
 
@@ -249,6 +270,7 @@ def _maybe_done(story: Story, place: Place) -> float:
 
 def _passed(leases: list[Lease]) -> Iterator[str]:
     """Within one life: what comes after a later one of its key was not done when that was leased."""
+    leases = [lease for lease in leases if lease.life == lease.latest_life]
     for _, group in groupby(sorted(leases, key=lambda lease: lease.life), key=lambda lease: lease.life):
         told = list(group)
         furthest: list[Lease] = []

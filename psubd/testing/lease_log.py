@@ -68,11 +68,26 @@ class Told(NamedTuple):
 
 
 class Down(NamedTuple):
-    """The daemon's end and next start. ``at``: before the signal was sent; with kill -9 nobody asks anything before the process is gone."""
+    """The daemon's end and next start. ``at``: before the signal was sent; with kill -9 nobody asks anything before the process is gone.
+
+    With many nodes: a change of the node that serves the group. ``killed``: the former one did not hand over, since it died, or was stopped or cut
+    off from ``at`` on. ``up``: when the new one's claim was seen.
+
+    :ivar epoch: many nodes: of the new claim. What is granted under it, or a greater one, is granted after this change.
+    :ivar gone: the former one answered nothing after that; None: from ``at`` on. :ivar sure: False: it may have been a handover after all.
+    """
 
     at: float
     up: float
     killed: bool
+    epoch: int | None = None
+    gone: float | None = None
+    sure: bool = True
+
+    @property
+    def last(self) -> float:
+        """The former owner may have answered until then."""
+        return self.at if self.gone is None else self.gone
 
 
 class Letter(NamedTuple):
@@ -109,21 +124,25 @@ class Log:
         self.told: list[Told] = []
         self.downs: list[Down] = []
         self.letters: list[Letter] = []
+        self.edges: list[tuple[float, float]] = []
+        """With many nodes: when a node that clients ask may have died, or been cut off, between handing over an answer in auto mode and telling so
+        the one that serves the group."""
 
 
 class Lease:
     """One delivery with all that was said of it, and for how long it stood for sure.
 
-    :ivar life: which process granted it, counted over kills. :ivar end: it stood for sure from ``delivery.at`` until then (where that is earlier:
+    :ivar life: which process granted it, counted over kills; ``latest_life``: the same, where that is not known for sure (auto mode with many nodes:
+        it does not say its epoch). :ivar end: it stood for sure from ``delivery.at`` until then (where that is earlier:
         it is not known to have stood at all). :ivar free: nobody may have the message again before that: ``end`` and its delay.
     """
 
     def __init__(self, delivery: Delivered, told: list[Told], log: Log, promises: Promises) -> None:
         self.delivery = delivery
         self.told = told
-        self.kills = [down.at for down in log.downs if down.killed]
-        self.stops = [down for down in log.downs if not down.killed]
-        self.life = bisect_right(self.kills, delivery.asked)
+        self.kills = [down for down in log.downs if down.killed]
+        self.stops = [down for down in log.downs if not (down.killed and down.sure)]
+        self.life, self.latest_life = lives(self.kills, delivery)
         self.standing = [self._end_before(number) for number in range(len(told) + 1)]
         self.end = self.standing[-1] if delivery.whole and delivery.token is not None else delivery.asked
         self.free = self.end + self._wait(promises) if not self._crashed_by(self.end) else self.end
@@ -140,10 +159,10 @@ class Lease:
                 break
             extended = word.asked + word.ms - GRAIN_MS
             end = extended if word.outcome == "took" else min(end, extended if word.outcome == "unknown" else word.asked)
-        return min([end, *self.kills[self.life : self.life + 1]])
+        return min([end, *(kill.at for kill in self.kills[self.life : self.life + 1])])
 
     def _crashed_by(self, moment: float) -> bool:
-        return any(kill <= moment for kill in self.kills[self.life : self.life + 1])
+        return any(kill.at <= moment for kill in self.kills[self.life : self.life + 1])
 
     def _wait(self, promises: Promises) -> float:
         """How long the message stays away after this lease, unless it is done or dead."""
@@ -161,15 +180,22 @@ class Lease:
             if word.verb == "extend" and word.outcome != "lost":
                 latest = word.at + word.ms if word.outcome == "took" else float("inf")
         latest += sum(stop.up - stop.at for stop in self.stops if self.delivery.asked < stop.up and stop.at < latest)
-        return min([latest + GRAIN_MS, *self.kills[self.life : self.life + 1]])
+        surely = [kill.at if kill.epoch is None else kill.up for kill in self.kills[self.latest_life :] if kill.sure]
+        return min([latest + GRAIN_MS, *surely[:1]])
 
     def granted_after(self, other: "Lease") -> bool:
         """For sure."""
-        if self.life != other.life:
-            return self.life > other.life
-        if self.delivery.place == other.delivery.place and self.delivery.attempt != other.delivery.attempt:
+        if self.life > other.latest_life:
+            return True
+        if self.latest_life < other.life:
+            return False
+        if self.of_life_of(other) and self.delivery.place == other.delivery.place and self.delivery.attempt != other.delivery.attempt:
             return self.delivery.attempt > other.delivery.attempt
         return self.delivery.asked >= other.delivery.at
+
+    def of_life_of(self, other: "Lease") -> bool:
+        """Granted in the same life, for sure."""
+        return self.life == self.latest_life == other.life == other.latest_life
 
     def __str__(self) -> str:
         made, token = self.delivery, (self.delivery.token or "auto")[-6:]
@@ -187,7 +213,7 @@ class Story:
         for word in sorted(log.told, key=lambda word: word.asked):
             words[word.token].append(word)
         self.leases = [Lease(made, words.get(made.token or "", []), log, promises) for made in sorted(log.delivered, key=lambda made: made.at)]
-        self.kills = [down.at for down in log.downs if down.killed]
+        self.kills = [down for down in log.downs if down.killed]
         self.messages: dict[Place, list[Lease]] = defaultdict(list)
         for lease in self.leases:
             self.messages[lease.delivery.place].append(lease)
@@ -198,6 +224,17 @@ class Story:
     def acked(self, place: Place) -> bool:
         """Whether an ack of it was answered 200; in auto mode, whether it came whole."""
         return any(True for lease in self.messages.get(place, ()) for _ in done_times(lease))
+
+
+def lives(kills: list[Down], made: Delivered) -> tuple[int, int]:
+    """In which life it was granted: the earliest and the latest that it may have been, counted over kills."""
+    if made.epoch is not None and all(kill.epoch is not None for kill in kills):
+        life = sum(1 for kill in kills if kill.epoch is not None and kill.epoch <= made.epoch)
+        return life, life
+    if all(kill.epoch is None for kill in kills):
+        life = bisect_right([kill.at for kill in kills], made.asked)
+        return life, life
+    return sum(1 for kill in kills if kill.up <= made.asked), sum(1 for kill in kills if kill.at <= made.at)
 
 
 def done_times(lease: Lease, verbs: tuple[str, ...] = ("ack",)) -> list[tuple[float, float]]:

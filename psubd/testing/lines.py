@@ -20,7 +20,12 @@ class Broke(Exception):
 
 
 class Door:
-    """Where the daemon listens now; its port may be another one at each start."""
+    """Where the daemon listens now; its port may be another one at each start.
+
+    :cvar back_ms: how long messages in auto mode may stay away after an answer with them broke.
+    """
+
+    back_ms = 0.0
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -32,6 +37,10 @@ class Door:
             return self.daemon.ports.data
         except (OSError, ValueError, KeyError):
             raise Broke(False) from None
+
+    def line(self, always: Mapping[str, str]) -> "Line":
+        """A client's connection, with headers of every request."""
+        return Line(self, always)
 
 
 class Line:

@@ -5,13 +5,13 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from psubd.testing.daemon import Reply, Tenant
 from psubd.testing.lease_log import Broken, Delivered, Log, Told
-from psubd.testing.lines import Broke, Door, Line
+from psubd.testing.lines import Broke, Door
 
 NOT_NOW = (503, 504)
 """Statuses that say: again, later."""
@@ -98,8 +98,8 @@ class Reader:
         self.stage, self.load, self.habit, self.number = stage, load, habit, number
         self.log = stage.logs[stage.tenant.id, load.topic]
         self.random = random.Random(stage.random.random())
-        self.polls = Line(stage.door, stage.tenant.subscribe)
-        self.aside = Line(stage.door, stage.tenant.subscribe)
+        self.polls = stage.door.line(stage.tenant.subscribe)
+        self.aside = stage.door.line(stage.tenant.subscribe)
         self.lock = asyncio.Lock()
         self.tokens: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
@@ -282,7 +282,7 @@ class Audit:
 
     def __init__(self, stage: Stage, loads: Sequence[Load], group: str, number: int) -> None:
         self.stage, self.loads, self.group, self.number = stage, loads, group, number
-        self.line = Line(stage.door, stage.tenant.subscribe)
+        self.line = stage.door.line(stage.tenant.subscribe)
 
     async def run(self) -> None:
         topics = [("topic", load.topic) for load in self.loads]
@@ -294,16 +294,21 @@ class Audit:
             try:
                 reply = await self.line.ask("GET", f"/v1/sub?{query}")
             except Broke as broke:
-                for log in logs.values() if broke.sent else ():
-                    log.broken.append(Broken(self.number, asked, now(), 0))
+                self.broke(logs.values() if broke.sent else (), asked)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            if reply.status in NOT_NOW:
+                self.broke(logs.values(), asked)
             if reply.status not in (200, 204, *NOT_NOW):
                 self.stage.strange.append(reply)
             for message in shown(reply) if reply.status == 200 else ():
                 logs[message["topic"]].delivered.append(delivered(message, self.number, asked, now(), 0, True))
             if reply.status != 200:
                 await asyncio.sleep(PAUSE_S)
+
+    def broke(self, logs: Iterable[Log], asked: float) -> None:
+        for log in logs:
+            log.broken.append(Broken(self.number, asked, now(), self.stage.door.back_ms))
 
 
 def shown(reply: Reply) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ class Traffic:
 
     async def _publish(self, load: Load, number: int) -> None:
         """Until so many were answered; what was not is not sent again: what comes next has another name."""
-        line, n, answered = Line(self.stage.door, self.stage.tenant.publish), 0, 0
+        line, n, answered = self.stage.door.line(self.stage.tenant.publish), 0, 0
         mine = load.messages // 2
         pause = self.ends.times * sum(self.ends.after_s) / 2 / max(mine / 4, 1)  # a turn publishes four on average
         while answered < mine and not self.stage.strange:
@@ -159,7 +159,7 @@ class Traffic:
 
     async def _drained(self) -> None:
         """Until nothing is left to do, for anybody."""
-        line, until = Line(self.stage.door, self.tenant.subscribe), now() + DRAIN_S * 1000
+        line, until = self.stage.door.line(self.tenant.subscribe), now() + DRAIN_S * 1000
         while True:
             for group in (self.tenant.id, f"{self.tenant.id}.{self.beside}"):
                 reply = await line.ask("GET", f"/v1/groups/{group}")
@@ -172,7 +172,7 @@ class Traffic:
             await asyncio.sleep(0.1)
 
     async def _letters(self) -> None:
-        line = Line(self.stage.door, self.tenant.subscribe)
+        line = self.stage.door.line(self.tenant.subscribe)
         for load in self.loads:
             if load.dead_letter is not None:
                 place = "earliest"

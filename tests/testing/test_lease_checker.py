@@ -521,3 +521,94 @@ class LetterTests(CheckerCase):
         hand = self.dead(3)
         hand.log.letters[0] = hand.log.letters[0]._replace(id="m7")
         self.assert_caught(hand, "letters", "where another message is", max_attempts=3)
+
+
+class NodesTests(CheckerCase):
+    """Many nodes: epochs say which lease is of which owner."""
+
+    def moves(self, hand: Hand, at: float, up: float, killed: bool = True, epoch: int = 2, **more: Any) -> None:
+        hand.log.downs.append(Down(at, up, killed, epoch, **more))
+
+    def test_took_over(self) -> None:
+        """What was leased when the owner died comes again from the next one, also to a poll that was asked before."""
+        hand = Hand("a", "b")
+        hand.gets(0, 100.0)
+        self.moves(hand, 150.0, 400.0)
+        hand.does(0, 450.0, asked=90.0, epoch=2)
+        hand.does(1, 460.0, epoch=2)
+        self.assert_clean(hand)
+
+    def test_handed_over(self) -> None:
+        """A lease goes on where the owner handed over."""
+        hand = Hand("a")
+        hand.gets(0, 100.0)
+        self.moves(hand, 150.0, 400.0, killed=False)
+        hand.does(0, 450.0, attempt=2, epoch=2)
+        self.assert_caught(hand, "overlap", "was out twice")
+
+    def test_stale(self) -> None:
+        """A former owner's answer that comes when the next one has long claimed the slot."""
+        hand = Hand("a", "b")
+        hand.does(0, 100.0)
+        self.moves(hand, 150.0, 400.0)
+        hand.does(1, 1500.0)
+        self.assert_caught(hand, "stale", "which was over since 2 stood at 400")
+
+    def test_buffered(self) -> None:
+        """One that was in the client's buffers is none."""
+        hand = Hand("a")
+        self.moves(hand, 150.0, 400.0)
+        hand.does(0, 420.0)
+        self.assert_clean(hand)
+
+    def test_done_before(self) -> None:
+        """What was done long before the owner died does not come again; what was done just before may."""
+        for done_at, rule in ((100.0, "done"), (1900.0, None)):
+            hand = Hand("a")
+            hand.does(0, done_at)
+            self.moves(hand, 2000.0, 2400.0)
+            hand.does(0, 2500.0, epoch=2)
+            if rule:
+                self.assert_caught(hand, rule, "came again", commit_interval_ms=500, allowance_ms=500)
+            else:
+                self.assert_clean(hand)
+
+    def test_cut_off(self) -> None:
+        """An owner that is cut off may answer until its lease ends, and forget what it answered last."""
+        hand = Hand("a")
+        hand.does(0, 1500.0)
+        self.moves(hand, 100.0, 2000.0, gone=2000.0)
+        hand.does(0, 2100.0, epoch=2)
+        self.assert_clean(hand)
+
+    def test_two_owners(self) -> None:
+        """Epochs tell which lease came first, whatever the times say: what the second owner had is not the first one's to give."""
+        hand = Hand("a")
+        self.moves(hand, 150.0, 400.0)
+        hand.does(0, 450.0, epoch=2)
+        hand.does(0, 480.0, asked=140.0)
+        self.assert_clean(hand)  # in the former owner's buffers: it was granted before
+
+    def test_auto_edge(self) -> None:
+        """In auto mode a node that dies between handing over and telling so makes the message come again; nothing else does."""
+        for edges, rule in (([(105.0, 105.0)], None), ([], "done")):
+            hand = Hand("a")
+            hand.gets(0, 100.0, token=None, epoch=None)
+            hand.log.edges = edges
+            hand.gets(0, 500.0, token=None, epoch=None)
+            if rule:
+                self.assert_caught(hand, rule, "came again")
+            else:
+                self.assert_clean(hand)
+
+    def test_unsure(self) -> None:
+        """Where nobody can tell whether the owner handed over, its leases may have gone and may stand."""
+        hand = Hand("a", "b")
+        token = hand.gets(0, 100.0)
+        other = hand.gets(1, 101.0)
+        self.moves(hand, 150.0, 400.0, sure=False)
+        hand.says("extend", token, 500.0, ms=TIMEOUT)
+        hand.says("ack", token, 520.0)
+        hand.says("nack", other, 530.0, "lost")
+        hand.does(1, 600.0, epoch=2)
+        self.assert_clean(hand)

@@ -1,0 +1,254 @@
+"""Which node serves what: takeovers, moves of slots, and commits that come late."""
+
+import http.client
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from kafka.admin import KafkaAdminClient
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from psubd.storage.kafka.settings import KafkaSettings
+from psubd.testing.claims import Claims
+from psubd.testing.cluster import Node
+from psubd.testing.daemon import Tenant
+from psubd.testing.ring import RoundClient
+from tests.integration.cluster.case import LONG, NodesCase, end_nodes, persist
+
+PREFIX = KafkaSettings().group_prefix
+MESSAGES = 200
+SOME = 60
+PAUSE_S = 0.1
+SPAN_S = 4
+"""Within a session timeout and so many seconds another node serves what a dead one did: ZooKeeper rounds the end of a session up by a tick."""
+
+SPARE_S = 10 if LONG else 5
+"""For a machine that others use too."""
+
+
+def tearDownModule() -> None:
+    end_nodes()
+
+
+class OwnershipCase(NodesCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.claims = Claims(self.nodes.ensemble.hosts, self.nodes.chroot, ())
+        self.claims.__enter__()
+        self.addCleanup(self.claims.__exit__)
+
+    def owner(self, group: str) -> Node:
+        self.until(lambda: self.claims.owner(group), "an owner")
+        return self.nodes.by_key(str(self.claims.owner(group)))
+
+    def read(self, tenant: Tenant, count: int, group: str = "", ack: bool = True) -> list[dict[str, Any]]:
+        """So many messages of the group, each acked through another node than it was read through."""
+        client, found = RoundClient(self.nodes, tenant.subscribe), []
+        query = f"topic={self.orders}&timeout=1000&ack=explicit&ackTimeout=60000" + (f"&group={group}" if group else "")
+        until = time.monotonic() + 60
+        while len(found) < count and time.monotonic() < until:
+            target = f"/v1/sub?{query}&batchSize={min(20, count - len(found))}"
+            reply = persist(lambda target=target: client.request("GET", target))
+            self.assertIn(reply.status, (200, 204), reply)
+            messages = reply.json["messages"] if reply.status == 200 else []
+            if messages and ack:
+                tokens = {"tokens": [message["ack"] for message in messages]}
+                answer = persist(lambda tokens=tokens: client.send("POST", "/v1/ack", tokens))
+                self.assertEqual(answer.status, 200, answer)
+            found += messages
+        return found
+
+    def lag(self, tenant: Tenant, group: str) -> int:
+        client = RoundClient(self.nodes, tenant.subscribe)
+        reply = persist(lambda: client.request("GET", f"/v1/groups/{group}"))
+        self.assertEqual(reply.status, 200, reply)
+        return sum(item["lag"] for item in reply.json["items"])
+
+
+class TakeoverTests(OwnershipCase):
+    def test_takeover(self) -> None:
+        """A poll that waits on another node gets what a killed node's group has to give within the session timeout and four seconds: all that was
+        not acked, also what was leased, and nothing that was acked longer ago than a commit takes."""
+        tenant = self.bound()
+        values = [f"m{n}" for n in range(SOME)]
+        self.published(tenant, values)
+        done = {message["value"] for message in self.read(tenant, SOME // 2)}
+        held = {message["value"] for message in self.read(tenant, 1, ack=False)}
+        time.sleep(1.5)  # a commit interval, and its writing
+        node = self.owner(tenant.id)
+        node.kill()
+        begun = time.monotonic()
+        client = RoundClient(self.nodes, tenant.subscribe)
+        timeout = self.nodes.session_ms + SPAN_S * 1000
+        target = f"/v1/sub?topic={self.orders}&batchSize=1&timeout={timeout}&ack=explicit"
+        reply = persist(lambda: client.request("GET", target), seconds=timeout / 1000 + SPARE_S)
+        print(f"\nthe first message came {time.monotonic() - begun:.1f} s after kill -9, session {self.nodes.session_ms} ms")
+        self.assertEqual(reply.status, 200, reply)
+        first = reply.json["messages"][0]["value"]
+        rest = {message["value"] for message in self.read(tenant, SOME - len(done) - 1)} | {first}
+        self.assertEqual(rest, set(values) - done)
+        self.assertLessEqual(held, rest)
+
+    def test_join(self) -> None:
+        """A node that goes leaves its slots to the others; one that joins two others takes about a third, from both, and no slot moves between
+        these."""
+        joining = self.nodes["c"]
+        before = self.claims.wait_all(3)
+        home = {slot for slot, node in before.items() if node == joining.id}
+        self.assertTrue(256 / 3 * 0.6 < len(home) < 256 / 3 * 1.4, len(home))
+        gone = joining.id
+        self.assertEqual(joining.stop(), -15)
+        two = self.claims.wait_all(2)
+        self.assertEqual({slot for slot in two if two[slot] != before[slot]}, home)
+        joining.start()
+        three = self.claims.wait_all(3)
+        moved = {slot for slot in three if three[slot] != two[slot]}
+        print(f"\n{len(moved)} of 256 slots moved to the node that joined")
+        self.assertEqual(moved, home)
+        self.assertEqual({three[slot] for slot in moved}, {gone})
+        self.assertEqual({two[slot] for slot in moved}, {node.id for node in self.nodes.all if node is not joining})
+
+
+class LateCommitTests(OwnershipCase):
+    """A former owner's commit that comes late, as one from a process that was stopped between its decision and its system call does: written here as
+    it was before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.admin = KafkaAdminClient(bootstrap_servers=self.nodes.storage.partition("://")[2])
+        self.addCleanup(self.admin.close)
+
+    def places(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What is committed in Kafka."""
+        wanted = [TopicPartition(self.orders, partition) for partition in range(3)]
+        found = self.admin.list_group_offsets({PREFIX + group: wanted})[PREFIX + group]
+        return {place: made for place, made in found.items() if made.offset >= 0}
+
+    def offsets(self, group: str) -> dict[int, int]:
+        return {place.partition: made.offset for place, made in self.places(group).items()}
+
+    def put_back(self, group: str, places: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        self.admin.alter_group_offsets(PREFIX + group, places)
+
+    def test_put_right(self) -> None:
+        """After a takeover the new owner notices a commit of the former one, and puts it right within two session timeouts."""
+        tenant = self.bound()
+        self.published(tenant, [f"m{n}" for n in range(SOME)])
+        self.read(tenant, SOME // 2)
+        self.until(lambda: sum(self.offsets(tenant.id).values()) > 0, "a commit")
+        late = self.places(tenant.id)
+        node = self.owner(tenant.id)
+        node.kill()
+        self.read(tenant, SOME // 2)
+        self.until(lambda: sum(self.offsets(tenant.id).values()) == SOME, "the new owner's commit")
+        self.put_back(tenant.id, late)
+        self.assertLess(sum(self.offsets(tenant.id).values()), SOME)
+        took = self.until(lambda: sum(self.offsets(tenant.id).values()) == SOME, "the commit put right", 2 * self.nodes.session_ms / 1000 + SPARE_S)
+        print(f"\na late commit was put right after {took:.1f} s")
+
+    def test_reset_while_stopped(self) -> None:
+        """A group that is reset while its owner is stopped begins where the reset says, though the former owner's commit comes late, and though the
+        next owner dies before it has put that right: nothing is skipped."""
+        tenant = self.bound()
+        values = [f"m{n}" for n in range(SOME)]
+        self.published(tenant, values)
+        self.read(tenant, SOME)
+        self.until(lambda: sum(self.offsets(tenant.id).values()) == SOME, "a commit")
+        late = self.places(tenant.id)
+        former = self.owner(tenant.id)
+        others = [node for node in self.nodes.all if node is not former]
+        former.freeze()
+        try:
+            self.until(lambda: self.claims.owner(tenant.id) not in (None, former.id), "a takeover")
+            manager = others[0].manager()
+            to = {"topic": self.orders, "to": "earliest"}
+            reply = persist(lambda: manager.send("PUT", f"/api/v1/groups/{tenant.id}/offsets", to))
+            self.assertEqual(reply.status, 200, reply)
+            self.put_back(tenant.id, late)
+            self.owner(tenant.id).kill()
+        finally:
+            former.thaw()
+        again = [message["value"] for message in self.read(tenant, SOME)]
+        self.assertEqual(set(again), set(values))
+        self.until(lambda: self.lag(tenant, tenant.id) == 0, "the end")
+
+    def test_never_back_for_long(self) -> None:
+        """While a group is read and its owner is stopped and goes on, no place that is committed in Kafka stays moved back for longer than two
+        session timeouts."""
+        tenant = self.bound()
+        bound_s = 2 * self.nodes.session_ms / 1000 + SPARE_S
+        over = threading.Event()
+        with Places(lambda: self.offsets(tenant.id)) as places, ThreadPoolExecutor(4) as threads:
+            publishing = threads.submit(self.published, tenant, [f"m{n}" for n in range(MESSAGES)])
+            reading = [threads.submit(self.read_on, tenant, over) for _ in range(3)]
+            time.sleep(1)
+            for _ in range(5 if LONG else 1):
+                node = self.owner(tenant.id)
+                node.freeze()
+                try:
+                    self.until(lambda node=node: self.claims.owner(tenant.id) not in (None, node.id), "a takeover")
+                finally:
+                    node.thaw()
+                self.until(lambda node=node: self.claims.owner(tenant.id) == node.id, "the slot back home")
+            publishing.result(120)
+            try:
+                self.until(lambda: self.lag(tenant, tenant.id) == 0, "all done")
+            finally:
+                over.set()
+            self.assertEqual(len(set().union(*(reader.result(120) for reader in reading))), MESSAGES)
+            self.until(lambda: sum(places.newest.values()) == MESSAGES, "the last commit")
+        print(f"\n{places.samples} looks at the places; moved back for {places.longest_back:.1f} s at most")
+        self.assertLess(places.longest_back, bound_s)
+
+    def read_on(self, tenant: Tenant, over: threading.Event) -> set[str]:
+        """Read and ack until it is over, through whichever node; what came. A node that was stopped breaks off what it had not finished."""
+        client, found = RoundClient(self.nodes, tenant.subscribe), set()
+        target = f"/v1/sub?topic={self.orders}&timeout=300&ack=explicit&ackTimeout=2000&batchSize=3"
+        while not over.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                reply = persist(lambda: client.request("GET", target))
+                messages = reply.json["messages"] if reply.status == 200 else []
+                found |= {message["value"] for message in messages}
+                if messages:
+                    persist(lambda messages=messages: client.send("POST", "/v1/ack", {"tokens": [message["ack"] for message in messages]}))
+        return found
+
+
+class Places:
+    """Looks at the committed places again and again, on a thread of its own.
+
+    :ivar longest_back: seconds for which one was behind where it had been.
+    """
+
+    def __init__(self, look: Any) -> None:
+        self._look, self._over = look, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._most: dict[int, int] = {}
+        self._since: dict[int, float] = {}
+        self.newest: dict[int, int] = {}
+        self.samples, self.longest_back = 0, 0.0
+
+    def __enter__(self) -> "Places":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join(30)
+
+    def _watch(self) -> None:
+        while not self._over.wait(PAUSE_S):
+            self.newest = self._look()
+            for partition, offset in self.newest.items():
+                self._note(partition, offset, time.monotonic())
+            self.samples += 1
+
+    def _note(self, partition: int, offset: int, at: float) -> None:
+        if offset >= self._most.get(partition, 0):
+            self._most[partition] = offset
+            since = self._since.pop(partition, at)
+        else:
+            since = self._since.setdefault(partition, at)
+        self.longest_back = max(self.longest_back, at - since)
