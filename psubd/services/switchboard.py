@@ -82,8 +82,8 @@ class Switchboard:
         self._owner.serve()
 
     def stop(self) -> "Deferred[None]":
-        """Polls that wait elsewhere, or for an owner, end empty. Fires when other nodes know what became of their messages, or have had their
-        time."""
+        """Polls that wait elsewhere, or for an owner, end empty, and so does one that still comes; tokens that still come go where they belong.
+        Fires when other nodes know what became of their messages, or have had their time."""
         self._stopping = True
         self._lobby.stop()
         self._owner.stop()
@@ -112,15 +112,15 @@ class Switchboard:
     async def _poll(self, grant: Grant, ask: Poll, slot: int, since: int) -> Delivery:
         ends = since + ask.timeout_ms
         last = max(ends, since + LEAST_PATIENCE_MS) + PATIENCE_MS
-        while True:
+        while not self._ends_polls():
             now = self._clock.elapsed_ms()
             if now > last:
                 raise OwnershipInDoubt("the group went from node to node, or was not reached, for too long; ask again in a moment", 1)
             try:
                 place = await self._lobby.find(slot, min(PATIENCE_MS, max(LEAST_PATIENCE_MS, ends - now)))
             except PsubdError:
-                if self._stopping:
-                    return nothing()
+                if self._ends_polls():
+                    break
                 raise
             left = msgspec.structs.replace(ask, timeout_ms=max(0, ends - self._clock.elapsed_ms()))
             try:
@@ -129,6 +129,10 @@ class Switchboard:
                 self._lobby.disbelieve(slot, place)
             except PeerLost:
                 continue  # what it may have been given goes back; the link may come again, or another owner
+        return nothing()
+
+    def _ends_polls(self) -> bool:
+        return self._stopping
 
     def _poll_at(self, place: str, grant: Grant, ask: Poll) -> "Deferred[Delivery]":
         if place == HERE:

@@ -63,11 +63,11 @@ class Lobby:
     def find(self, slot: int, patience_ms: float) -> "Deferred[str]":
         """The place, as soon as there is one. Fails with OwnershipInDoubt after ``patience_ms``, at once where this node's lease has ended. May be
         cancelled."""
-        if self._stopped:
-            return fail(stopping())
         place = self.where(slot)
         if place is not None and (place == HERE or self._ownership.lease_stands()):
             return succeed(place)
+        if self._stopped:
+            return fail(stopping())
         if not self._ownership.lease_stands():
             return fail(OwnershipInDoubt("this node does not reach the registry, and cannot tell now who serves the group; ask another one", 1))
         waiter = Waiter(partial(self._leave, slot))
@@ -81,7 +81,7 @@ class Lobby:
         self._disbelieved[slot] = (place, self._clock.elapsed_ms() + DISBELIEF_MS)
 
     def stop(self) -> None:
-        """Nobody waits any more: they fail as those do who come while psubd stops."""
+        """Nobody waits any more: they fail. Who comes later is still sent to a place that is there."""
         self._stopped = True
         self._end_listening()
         if self._timer is not None and self._timer.active():

@@ -1,6 +1,6 @@
 """Tokens, groups and resets through any node."""
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -435,11 +435,14 @@ class Waiting(SynchronousTestCase):
         self.assertEqual(self.successResultOf(waiting), "m")
 
     def test_stop(self):
-        """Who waits when psubd stops is told so, and who comes then."""
+        """Who waits when psubd stops is told so, and who would have to wait then; who need not is sent on."""
         waiting = self.lobby.find(1, 5000)
+        self.ownership.seats = {2: "m"}
+        self.peers.links = {"m"}
         self.lobby.stop()
         self.failureResultOf(waiting, OverBudget)
         self.failureResultOf(self.lobby.find(1, 5000), OverBudget)
+        self.assertEqual(self.successResultOf(self.lobby.find(2, 5000)), "m")
 
 
 class Verdicts(SynchronousTestCase):
@@ -500,3 +503,15 @@ class Rerouted(ThreeCase):
         polling = a.poll(self.names[1])
         a.stop()
         self.assertEqual(self.wait(polling).messages, ())
+
+    def test_after_the_stop(self):
+        """What comes while a node empties its accept queue: a poll ends empty at once, though there is something; an ack goes to the group's node."""
+        a, b, _ = self.nodes
+        self.publish(count=2)
+        [held] = self.wait(b.poll(self.names[1], ack="explicit")).messages
+        a.board.stop()
+        a.board.stop = lambda: succeed(None)  # once
+        self.assertEqual(self.wait(a.board.poll(a.grant(), Poll(self.names[1]))).messages, ())
+        acked = a.board.ack(a.grant(), [held.token])
+        self.settle()
+        self.assertEqual(self.wait(acked).count, 1)

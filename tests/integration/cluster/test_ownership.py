@@ -1,10 +1,10 @@
 """Which node serves what: takeovers, moves of slots, and commits that come late."""
 
+import contextlib
 import http.client
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
@@ -207,7 +207,7 @@ class LateCommitTests(OwnershipCase):
         client, found = RoundClient(self.nodes, tenant.subscribe), set()
         target = f"/v1/sub?topic={self.orders}&timeout=300&ack=explicit&ackTimeout=2000&batchSize=3"
         while not over.is_set():
-            with suppress(OSError, http.client.HTTPException):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 reply = persist(lambda: client.request("GET", target))
                 messages = reply.json["messages"] if reply.status == 200 else []
                 found |= {message["value"] for message in messages}
