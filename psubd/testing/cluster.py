@@ -5,6 +5,7 @@ Each node reaches ZooKeeper through a `psubd.testing.zookeeper.Wire` of its own,
 
 import contextlib
 import http.client
+import itertools
 import os
 import shutil
 import signal
@@ -107,7 +108,7 @@ class Nodes:
     """psubd nodes ``a``, ``b``, ... that share a registry and a storage. A context manager: all are ended at its exit.
 
     :param storage: ``kafka://...``. :param settings: further lines of the nodes' configuration file, before its tables.
-    :param ports: of each node by its number; as of `Node`.
+    :param ports: of each node by its number; as of `Node`. :ivar turn: whose turn it is, for all clients that go round.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Nodes:
         self._settings = f"drain_delay_ms = {DRAIN_DELAY_MS}\n{settings}\n[registry.zk]\nsession_timeout_ms = {session_ms}\n{tables}"
         self._ports = ports
         self.all: list[Node] = []
+        self.turn = itertools.count()
         for _ in range(count):
             self.new()
 

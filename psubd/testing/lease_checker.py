@@ -205,7 +205,8 @@ def epochs(story: Story) -> Iterator[str]:
 
 
 def first_times(story: Story) -> Iterator[str]:
-    """What may have been in an answer that broke, and be on its way back, is no first time."""
+    """What may have been in an answer that broke, and be on its way back, is no first time. Where a group goes from node to node, answers that were
+    not begun are taken back without a word."""
     firsts = {place: leases[0] for place, leases in story.messages.items()}
     earliest: dict[int, Lease] = {}
     for (partition, offset), lease in sorted(firsts.items(), reverse=True):
@@ -218,6 +219,9 @@ def first_times(story: Story) -> Iterator[str]:
 
 def _maybe_out(story: Story, later: Lease, lease: Lease) -> bool:
     rest = story.promises.backoff_max + GRAIN_MS
+    moves = (down for down in story.log.downs if down.epoch is not None)
+    if any(move.at <= lease.delivery.at and later.delivery.asked <= move.up + story.promises.allowance_ms for move in moves):
+        return True
     return any(
         broken.asked <= min(later.delivery.at, lease.delivery.asked) and broken.at + broken.timeout + rest >= later.delivery.asked
         for broken in story.log.broken

@@ -3,7 +3,6 @@ passed by."""
 
 import asyncio
 import http.client
-import itertools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ class Ring(Door):
         self.nodes = nodes
         self.statuses: Counter[int] = Counter()
         self.unserved: list[Answered] = []
-        self._turn = itertools.count()
+        self._turn = nodes.turn
 
     def line(self, always: Mapping[str, str]) -> "RoundLine":
         return RoundLine(self, always)
@@ -91,7 +90,7 @@ class RoundClient:
 
     def __init__(self, nodes: Nodes, always: Mapping[str, str], timeout: float = 60.0) -> None:
         self._nodes, self._always, self._timeout = nodes, dict(always), timeout
-        self._turn = itertools.count()
+        self._turn = nodes.turn
 
     def request(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """:raises OSError: :raises http.client.HTTPException: where an accepted connection broke."""

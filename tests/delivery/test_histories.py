@@ -15,8 +15,10 @@ from tests.delivery.broken import ForgetsAcks, PastAHole, TwiceAtTheInstant
 from tests.delivery.world import ALWAYS, STEPS, World, run_history
 
 LONG = "PSUBD_LONG" in os.environ
-HISTORIES = 2_000
-PLAIN_HISTORIES = 98_000 if LONG else 1_000
+TRIAL = "PYTEST_VERSION" not in os.environ
+"""Run by trial, which only has to show that they run there: all of them run under pytest."""
+HISTORIES = 50 if TRIAL else 2_000
+PLAIN_HISTORIES = 98_000 if LONG else 50 if TRIAL else 1_000
 BYTES = st.integers(0, 255)
 
 
@@ -33,8 +35,7 @@ def step(name):
 def promise(name):
     @invariant()
     def ask(self):
-        if name in self.asked:
-            getattr(self.world, name)()
+        getattr(self.world, name)()
 
     return ask
 
@@ -43,7 +44,6 @@ class Histories(RuleBasedStateMachine):
     """What can happen to a group on a partition, in any order. What happens often is there more than once."""
 
     make = Ledger
-    asked = ALWAYS
 
     def __init__(self):
         super().__init__()
@@ -89,9 +89,9 @@ class HistoryTests(SynchronousTestCase):
 class BrokenTests(SynchronousTestCase):
     """The histories are worth something only if they find what is wrong."""
 
-    def found(self, broken, *promises, asked=ALWAYS):
+    def found(self, broken, *promises):
         """One of the promises is what did not hold."""
-        machine = type(broken.__name__, (Histories,), {"make": broken, "asked": asked})
+        machine = type(broken.__name__, (Histories,), {"make": broken})
         once = settings(
             max_examples=1000,
             stateful_step_count=30,
@@ -116,8 +116,11 @@ class BrokenTests(SynchronousTestCase):
         self.found(PastAHole, "nothing_is_skipped")
 
     def test_double_lease_at_the_instant_of_lapse(self):
-        """A message that goes out again one instant before its lease is over, or dies then, is found."""
-        self.found(TwiceAtTheInstant, "two_leases_never_overlap", "dead_only_after_max_attempts", "lease", asked=())
+        """A message that goes out again one instant before its lease is over, or dies then, is found: by dice, since Hypothesis meets the instant in
+        some runs only."""
+        with self.assertRaises(AssertionError):
+            for number in range(PLAIN_HISTORIES):
+                run_history(number, make=TwiceAtTheInstant)
 
     def test_acks_lost_on_reload(self):
         """A ledger that takes up a commit without what was acked past the offset is found."""

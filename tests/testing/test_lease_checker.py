@@ -612,3 +612,15 @@ class NodesTests(CheckerCase):
         hand.says("nack", other, 530.0, "lost")
         hand.does(1, 600.0, epoch=2)
         self.assert_clean(hand)
+
+    def test_taken_back_for_a_move(self) -> None:
+        """What was about to go out when the group moved may come after what was leased later; not long after the move."""
+        for moved_at, rule in ((100.0, None), (-5000.0, "first_times")):
+            hand = Hand("a", "b")
+            self.moves(hand, moved_at, moved_at + 50, killed=False)
+            hand.does(1, 200.0, epoch=2)
+            hand.does(0, 260.0, epoch=2)
+            if rule:
+                self.assert_caught(hand, rule, "for the first time after")
+            else:
+                self.assert_clean(hand)

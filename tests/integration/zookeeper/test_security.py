@@ -5,8 +5,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from uuid import uuid4
 
+import pytest_twisted
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
+from twisted.trial.unittest import SkipTest
 
 from psubd.errors import ConfigError
 from psubd.interfaces import Put
@@ -47,6 +49,8 @@ class Security(ZooKeeperCase):
         super().tearDownClass()
 
     def setUp(self) -> None:
+        if pytest_twisted._instances.gr_twisted is None:
+            raise SkipTest("needs pytest-twisted: run it with pytest")
         self.ensemble = self.secure
         self.chroot = f"/{uuid4().hex[:12]}"  # at the top: a parent that is made with credentials is the owner's too
 
