@@ -282,7 +282,7 @@ class EndpointTests(PrintedCase):
         )  # fmt: skip
         ssl = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}.crt"
         with self.daemon("--demo", endpoints=("--listen", ssl, "--manager", ssl)) as daemon:
-            self.assertIn("https://127.0.0.1", daemon.output())
             self.assert_works(daemon, 0)
             self.assertEqual(daemon.stop(), -15)
+            self.assertIn("https://127.0.0.1", daemon.output())  # at the end: it is said after ports.json is there
             self.assertNotIn("Traceback", daemon.output())
