@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,13 +14,15 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from psubd.storage.kafka.settings import KafkaSettings
 from psubd.testing.claims import Claims
 from psubd.testing.cluster import Node
-from psubd.testing.daemon import Tenant
+from psubd.testing.daemon import Tenant, bind, make_topic, register
 from psubd.testing.ring import RoundClient
 from tests.integration.cluster.case import LONG, NodesCase, end_nodes, persist
 
 PREFIX = KafkaSettings().group_prefix
-MESSAGES = 200
+MESSAGES = 2_000 if LONG else 200
 SOME = 60
+GROUPS, WIDE = (2_000 if LONG else 60), 100
+PER_APPLICATION = 900
 PAUSE_S = 0.1
 SPAN_S = 4
 """Within a session timeout and so many seconds another node serves what a dead one did: ZooKeeper rounds the end of a session up by a tick."""
@@ -252,3 +255,45 @@ class Places:
         else:
             since = self._since.setdefault(partition, at)
         self.longest_back = max(self.longest_back, at - since)
+
+
+class ManyGroupsTests(OwnershipCase):
+    def test_many_groups(self) -> None:
+        """Many groups of a hundred partitions each: when a node is killed its slots are served within the same time, however many groups it had
+        loaded; and each group goes on where it was asked for."""
+        tenants = [self.wide(number) for number in range(-(-GROUPS // PER_APPLICATION))]
+        groups = [(tenants[number // PER_APPLICATION], f"g{number}") for number in range(GROUPS)]
+        begun = time.monotonic()
+        self.assertEqual(self.asked(groups), GROUPS * [204])
+        print(f"\n{GROUPS} groups of {WIDE} partitions were loaded in {time.monotonic() - begun:.1f} s")
+        node = self.nodes.all[0]
+        lost = [group for group in groups if self.claims.owner(f"{group[0].id}.{group[1]}") == node.id]
+        reply = RoundClient(self.nodes, tenants[0].publish).request("POST", f"/v1/pub/{self.orders}", b"x")
+        self.assertEqual(reply.status, 200, reply)
+        node.kill()
+        dead = time.monotonic()
+        self.claims.wait_all(2, self.nodes.session_ms / 1000 + SPAN_S + SPARE_S)
+        print(f"all slots were served {time.monotonic() - dead:.1f} s after kill -9; {len(lost)} groups had been on that node")
+        begun = time.monotonic()
+        self.assertEqual(self.asked(lost, timeout=20_000), len(lost) * [200])
+        print(f"they went on in {time.monotonic() - begun:.1f} s")
+
+    def wide(self, number: int) -> Tenant:
+        """An application that reads one topic of many partitions; the first one owns it."""
+        first = self.nodes.all[0].manager()
+        tenant = register(first, f"{self.shop}-{number}")
+        if number == 0:
+            make_topic(first, self.orders, tenant.id, partitions=WIDE)
+        bind(first, tenant.id, self.orders, pub=True, sub=True, start="earliest")
+        self.known_everywhere()
+        return tenant
+
+    def asked(self, groups: Sequence[tuple[Tenant, str]], timeout: int = 0) -> list[int]:
+        """What a poll of each was answered with, several at a time."""
+
+        def ask(group: tuple[Tenant, str]) -> int:
+            client = RoundClient(self.nodes, group[0].subscribe)
+            return int(persist(lambda: client.request("GET", f"/v1/sub?group={group[1]}&timeout={timeout}")).status)
+
+        with ThreadPoolExecutor(8) as threads:
+            return list(threads.map(ask, groups))
