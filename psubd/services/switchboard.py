@@ -34,7 +34,7 @@ from psubd.services.tokens import Tokens, Whereabouts
 from psubd.slots import id_of, slot_of
 
 PATIENCE_MS, LEAST_PATIENCE_MS = 5_000, 1_000
-"""How long a poll waits for an owner: as long as it would for a message, within these bounds. Everything else: the longer."""
+"""How long a poll waits for an owner: as long as it would for a message, within these bounds. Where the slot moves, and all else: the longer."""
 
 AT_ONCE = 64
 
@@ -110,14 +110,14 @@ class Switchboard:
         return Deferred.fromCoroutine(self._poll(grant, ask, slot, since))
 
     async def _poll(self, grant: Grant, ask: Poll, slot: int, since: int) -> Delivery:
-        ends = since + ask.timeout_ms
+        ends, moving = since + ask.timeout_ms, False
         last = max(ends, since + LEAST_PATIENCE_MS) + PATIENCE_MS
         while not self._ends_polls():
             now = self._clock.elapsed_ms()
             if now > last:
                 raise OwnershipInDoubt("the group went from node to node, or was not reached, for too long; ask again in a moment", 1)
             try:
-                place = await self._lobby.find(slot, min(PATIENCE_MS, max(LEAST_PATIENCE_MS, ends - now)))
+                place = await self._lobby.find(slot, self._patience_ms(slot, moving, ends - now))
             except PsubdError:
                 if self._ends_polls():
                     break
@@ -126,10 +126,17 @@ class Switchboard:
             try:
                 return await self._poll_at(place, grant, left)
             except Moved:
+                moving = True
                 self._lobby.disbelieve(slot, place)
             except PeerLost:
                 continue  # what it may have been given goes back; the link may come again, or another owner
         return nothing()
+
+    def _patience_ms(self, slot: int, moving: bool, left_ms: int) -> int:
+        """A slot that goes from one living node to another is there soon: a poll that would not wait for a message waits for that, as an ack does."""
+        if moving or self._ownership.seat(slot) == MOVING:
+            return PATIENCE_MS
+        return min(PATIENCE_MS, max(LEAST_PATIENCE_MS, left_ms))
 
     def _ends_polls(self) -> bool:
         return self._stopping

@@ -141,6 +141,18 @@ class Tokens(ThreeCase):
         self.assertEqual(a.slots(), [])
         self.assertEqual(offsets(c.lease(3, group=name)), [1])
 
+    def test_poll_while_moving(self):
+        """A poll that would not wait for a message waits for a group that moves, for longer than it would for one that is not reached."""
+        self.publish()
+        b = self.nodes[1]
+        seat, b.ownership.seat = b.ownership.seat, lambda slot: MOVING
+        polling = b.board.poll(b.grant(), Poll(self.names[0], timeout_ms=0))
+        self.pass_time(2500)
+        self.assertNoResult(polling)
+        b.ownership.seat = seat
+        self.pass_time(1000)
+        self.assertEqual(places(self.wait(polling)), [("orders", 0, 0)])
+
     def test_not_reached(self):
         """Tokens of an owner that is not reached: in doubt after a while; the others took effect."""
         self.publish()
