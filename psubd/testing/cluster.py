@@ -28,7 +28,8 @@ LOOPBACK = "tcp:{}:interface=127.0.0.1"
 SESSION_MS = 3_000
 """What a test's nodes ask ZooKeeper for: short, so that a takeover is soon, and long enough for a busy machine's pauses."""
 
-DRAIN_DELAY_MS = 300
+DRAIN_DELAY_MS = 1_000
+"""How long a node that is stopping takes requests from a load balancer that has not noticed: on a busy machine, that too."""
 
 FIRST_PORT = 9090
 """Of the nodes for a person: 9090 to 9092, 9190 to 9192, ... where they are free."""

@@ -101,6 +101,9 @@ class MemoryMembership:
             return self._lease_ends
         return self._clock.elapsed_ms() + self._session_ms - MARGIN_MS
 
+    def session_ms(self) -> int:
+        return self._session_ms
+
     def claim(self, slot: int) -> Deferred[int]:
         self.calls.append(("claim", slot))
         refused = self._refused()

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 
 from psubd.slots import id_of
-from psubd.testing.claims import LOOK_S, Claims, Trouble, changes
-from psubd.testing.cluster import SPAWNER, Node, Nodes
+from psubd.testing.claims import LOOK_S, Claims, Trouble, changes, unseen
+from psubd.testing.cluster import DRAIN_DELAY_MS, SPAWNER, Node, Nodes
 from psubd.testing.daemon import PATIENCE_S, Tenant
 from psubd.testing.readers import Habit, Load, now
 from psubd.testing.ring import Ring
@@ -16,11 +16,14 @@ AFTER_MS = 6_000
 """How much later than a session timeout a node that was stopped or cut off may lose its slots for that reason: ZooKeeper rounds up, and it counts
 anew from the last word that it heard."""
 
+NOTICE_S = DRAIN_DELAY_MS / 5000
+"""How long a load balancer goes on sending requests to a node that is stopping."""
+
 
 class NodesTraffic(Traffic):
     """One run.
 
-    :param seconds: how long publishing takes, at least as long as ``story``.
+    :param seconds: how long publishing takes, about. It goes on as long as ``story`` does.
     :param story: what happens meanwhile: a coroutine function that is called with this.
 
     :ivar troubles: what was done to nodes.
@@ -40,6 +43,7 @@ class NodesTraffic(Traffic):
         self.nodes, self.story = nodes, story
         self.ring = self.stage.door = Ring(nodes)
         self.troubles: list[Trouble] = []
+        self._told = False
         self.groups = (tenant.id, f"{tenant.id}.{self.beside}")
         self.claims = Claims(nodes.ensemble.hosts, nodes.chroot, self.groups)
 
@@ -47,7 +51,10 @@ class NodesTraffic(Traffic):
         """All of it, from a thread that has no event loop."""
         with self.claims:
             asyncio.run(self._run())
-            assert self.claims.watched(), "the claims were not watched to the end"
+            self.claims.catch_up()
+        for group in self.groups:
+            missed = unseen(self.claims.turns(group), (log for (of, _), log in self.logs.items() if of == group))
+            assert not missed, f"claims on {group} came and went while nobody could look: {missed}, beside {self.claims.turns(group)}"
         for (group, topic), log in self.logs.items():
             log.published = self.published[topic]
             log.downs = changes(self.claims.turns(group), self.troubles)
@@ -56,14 +63,30 @@ class NodesTraffic(Traffic):
 
     async def _end_again_and_again(self) -> None:
         await asyncio.sleep(1)
-        await self.story(self)
+        try:
+            await self.story(self)
+        finally:
+            self._told = True
+
+    def _share(self, count: int) -> float:
+        """So that publishing takes as long as it was to take, whatever sizes the turns have."""
+        return count / 4
+
+    def _published_enough(self, answered: int, wanted: int) -> bool:
+        return self._told and super()._published_enough(answered, wanted)
 
     # --- what may happen
 
-    def owner(self) -> Node:
-        """The node that serves the tenant's own group now."""
-        name = self.claims.owner(self.tenant.id)
-        return next(node for node in self.nodes.running if node.id == name)
+    async def owner(self) -> Node:
+        """The node that serves the tenant's own group now, or soon."""
+        until = now() + PATIENCE_S * 1000
+        while now() < until:
+            name = await asyncio.to_thread(self.claims.owner, self.tenant.id)
+            for node in self.nodes.running:
+                if node.id == name:
+                    return node
+            await asyncio.sleep(LOOK_S)
+        raise AssertionError(f"nobody serves {self.tenant.id}")
 
     def kill(self, node: Node) -> float:
         """kill -9. Nothing is asked until the process is gone: the loop waits for that. When it was."""
@@ -75,8 +98,10 @@ class NodesTraffic(Traffic):
         return at
 
     async def terminate(self, node: Node) -> None:
-        """SIGTERM, and its end."""
+        """SIGTERM, and its end. The load balancer finds out a moment later: it asks for ``/ready``."""
         node.signal(signal.SIGTERM)
+        await asyncio.sleep(NOTICE_S)
+        node.out = True
         status = await asyncio.to_thread(node.wait)
         if status != -signal.SIGTERM:
             self.stage.strange.append(f"SIGTERM ended {node.name} with {status}")
@@ -138,4 +163,4 @@ class NodesTraffic(Traffic):
             if turns and holds(id_of(turns[-1].key)):
                 return turns[-1].first
             await asyncio.sleep(LOOK_S)
-        raise AssertionError(otherwise)
+        raise AssertionError(f"{otherwise}: {self.claims.turns(group)}, looked at until {now():.0f}; the last trouble: {self.claims.trouble}")

@@ -16,7 +16,7 @@ from psubd.testing.lease_log import Down, Letter, Place, Published
 from psubd.testing.lines import Broke, Door, Line
 from psubd.testing.readers import HABITS, NOT_NOW, PAUSE_S, Audit, Habit, Load, Reader, Stage, name_of, now
 
-DRAIN_S = 30.0
+DRAIN_S = 90.0
 """How long it may take until all is done once everybody behaves."""
 
 
@@ -92,7 +92,7 @@ class Traffic:
         line, n, answered = self.stage.door.line(self.stage.tenant.publish), 0, 0
         mine = load.messages // 2
         pause = self.ends.times * sum(self.ends.after_s) / 2 / max(mine / 4, 1)  # a turn publishes four on average
-        while answered < mine and not self.stage.strange:
+        while not self._published_enough(answered, mine) and not self.stage.strange:
             count = self.random.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 31))
             records = [self._record(load, f"{load.topic}-{number}-{n + step}") for step in range(count)]
             try:
@@ -102,7 +102,14 @@ class Traffic:
             self.published[load.topic] += [Published(name_of(value), key, place) for (key, value), place in zip(records, places, strict=False)]
             n += count
             answered += sum(place is not None for place in places)
-            await asyncio.sleep(self.random.random() * 2 * pause if places and places[0] else PAUSE_S)
+            await asyncio.sleep(self.random.random() * 2 * pause * self._share(count) if places and places[0] else PAUSE_S)
+
+    def _share(self, count: int) -> float:
+        """How long a pause is after a turn of so many messages, of the usual one."""
+        return 1
+
+    def _published_enough(self, answered: int, wanted: int) -> bool:
+        return answered >= wanted
 
     def _record(self, load: Load, name: str) -> tuple[str | None, str]:
         chance = self.random.random

@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.slots import id_of
 from psubd.testing import kafka, zookeeper
-from psubd.testing.claims import Turn
+from psubd.testing.claims import Claims, Turn
 from psubd.testing.claims import told as told_of
-from psubd.testing.cluster import Node, Nodes
-from psubd.testing.daemon import Tenant, bind, make_topic, register
+from psubd.testing.cluster import SESSION_MS, Node, Nodes
+from psubd.testing.daemon import Client, Tenant, bind, make_topic, register
 from psubd.testing.lease_checker import faults
 from psubd.testing.lease_log import Promises
 from psubd.testing.nodes_traffic import NodesTraffic
@@ -25,8 +25,9 @@ from tests.integration.process.test_delivery import ATTEMPTS, BACKOFF, KEYS, SHO
 
 __all__ = ["LONG", "NodesCase", "Story", "end_nodes"]
 
-BROKERS = 3 if LONG else 1
+BROKERS = 3
 NOT_NOW = (503, 504)
+SHOWN_LOG = 6_000
 
 HASTY = (
     Habit(5, 1000, acks="one"),
@@ -51,15 +52,25 @@ def end_nodes() -> None:
 
 
 @with_pytest
-@pytest.mark.timeout(1200 if LONG else 300)
+@pytest.mark.timeout(1800 if LONG else 600)
 class NodesCase(SynchronousTestCase):
-    """Three nodes that a module's tests share. What a test did to them is undone before the next; names are new for each test."""
+    """Three nodes that a module's tests share, as far as they ask for the same. What a test did to them is undone before the next; names are new for
+    each test.
+
+    :cvar session_ms: what the nodes ask ZooKeeper for.
+    """
+
+    session_ms = SESSION_MS
 
     def setUp(self) -> None:
         zookeeper.need()
         kafka.need()
+        if SHARED and SHARED[0].session_ms != self.session_ms:
+            end_nodes()
         if not SHARED:
-            SHARED.append(Nodes(zookeeper.shared(1), kafka.shared(BROKERS).url).start())
+            begun = time.monotonic()
+            SHARED.append(Nodes(zookeeper.shared(1), kafka.shared(BROKERS).url, session_ms=self.session_ms).start())
+            print(f"\nZooKeeper, {BROKERS} brokers and three nodes have started in {time.monotonic() - begun:.1f} s")
         self.nodes = SHARED.pop()
         self.nodes.start()
         SHARED.append(self.nodes)
@@ -72,13 +83,16 @@ class NodesCase(SynchronousTestCase):
         tenant = register(first, self.shop)
         make_topic(second, self.orders, self.shop, partitions=3)
         bind(third, self.shop, self.orders, pub=True, sub=True, start="earliest", **settings)
-        self.known_everywhere()
+        self.known_everywhere(tenant, self.orders)
         return tenant
 
-    def known_everywhere(self) -> None:
-        """Every node knows what was registered: a read on its manager port sees it, and the data port is a second behind at most."""
+    def known_everywhere(self, tenant: Tenant, *topics: str) -> None:
+        """Wait until every node's data port goes by the application's bindings for sub to the topics."""
         for node in self.nodes.running:
-            self.assertEqual(node.manager().request("GET", "/api/v1/bindings").status, 200)
+            client = node.data(**tenant.subscribe)
+            for topic in topics:
+                self.until(lambda client=client, topic=topic: reads(client, topic), f"{topic} on {node.name}")
+            client.close()
 
     def until(self, holds: Callable[[], object], what: str, seconds: float = 60) -> float:
         """Wait until ``holds``; how long it took, in seconds."""
@@ -98,6 +112,12 @@ class NodesCase(SynchronousTestCase):
     def names(self) -> dict[str, str]:
         """The nodes' names by id."""
         return {node.id: node.name for node in self.nodes.all if node.running}
+
+
+def reads(client: Client, topic: str) -> bool:
+    """Whether the node lets it read the topic."""
+    reply = client.request("GET", f"/v1/topics/{topic}")
+    return reply.status == 200 and reply.json["sub"]
 
 
 def persist(ask: Callable[[], Any], seconds: float = 60) -> Any:
@@ -124,18 +144,23 @@ class TrafficCase(NodesCase):
         bind(first, self.shop, graves, sub=True, start="earliest")
         ordering = {"ordered": True, "max_attempts": ATTEMPTS, "dead_letter": graves, "backoff": BACKOFF}
         bind(second, self.shop, strict, pub=True, sub=True, start="earliest", **ordering)
-        self.known_everywhere()
+        self.known_everywhere(tenant, plain, strict, graves)
         loads = (Load(plain, messages // 2, KEYS), Load(strict, messages // 2, KEYS, graves, poison=0.005))
         ordered = Promises(ordered=True, max_attempts=ATTEMPTS, backoff_min=BACKOFF["min"], backoff_max=BACKOFF["max"])
         return tenant, loads, {plain: Promises(), strict: ordered}
 
     def story(self, what: Story, messages: int, seconds: float, seed: int, habits: Sequence[Habit] = HABITS if LONG else HASTY) -> NodesTraffic:
         """Run it, and hold what was seen against the promises."""
+        self.at_home()
         tenant, loads, promises = self.loads(messages)
         seen = [len(node.output()) for node in self.nodes.all]
         begun = time.monotonic()
-        with ThreadPoolExecutor(1) as thread:
-            traffic = thread.submit(NodesTraffic(self.nodes, tenant, loads, what, seconds, seed, habits).run).result()
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                traffic = thread.submit(NodesTraffic(self.nodes, tenant, loads, what, seconds, seed, habits).run).result()
+        except BaseException:
+            self.show_ends()
+            raise
         self.report(traffic, time.monotonic() - begun)
         found = []
         for (group, topic), log in traffic.logs.items():
@@ -147,6 +172,16 @@ class TrafficCase(NodesCase):
         self.assertFalse(any(traffic.lag.values()), traffic.lag)
         self.assertEqual(broken.strip(), "")
         return traffic
+
+    def at_home(self) -> None:
+        """Wait until no slot is on its way any more after what was before."""
+        with Claims(self.nodes.ensemble.hosts, self.nodes.chroot) as claims:
+            claims.wait_home([node.id for node in self.nodes.running])
+
+    def show_ends(self) -> None:
+        """The ends of what the nodes have written, for whoever has to find out what happened."""
+        for node in self.nodes.all:
+            print(f"\n--- {node.name}, {node.id}, {'running' if node.running else 'ended'}:\n{node.output()[-SHOWN_LOG:]}")
 
     def report(self, traffic: NodesTraffic, lasted: float) -> None:
         print(f"\n{self.id().rpartition('.')[2]}: {lasted:.1f} s; {dict(traffic.ring.statuses)}; {dict(traffic.stage.figures)}")
