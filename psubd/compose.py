@@ -43,7 +43,7 @@ from psubd.services.ownership import Ownership
 from psubd.services.publisher import Publisher
 from psubd.services.redrive import Redriver
 from psubd.services.registrar import Registrar
-from psubd.services.subscriber import SESSION_MS, Subscriber
+from psubd.services.subscriber import Subscriber
 from psubd.services.switchboard import Switchboard
 from psubd.slots import slot_of
 from psubd.wire.limits import WireSettings
@@ -147,7 +147,6 @@ def build(config: Config, found: Schemes, folder: StateFolder, reactor: Any) -> 
         metrics,
         membership=None if snapshot is None else membership,
         carryover=None if shared else FolderCarryover(folder),
-        session_ms=config.registry_tables.get(scheme_of(config.registry), {}).get("session_timeout_ms", SESSION_MS),
     )
     publisher = Publisher(storage, clock, config.max_message_bytes, metrics)
     redriver = Redriver(storage, registry, gate, publisher, clock, metrics, tenure_of=subscriber.tenure_of)

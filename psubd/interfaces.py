@@ -223,8 +223,9 @@ class ISubscriber(Interface):
     def extend(grant: Grant, tokens: Sequence[str], ack_timeout_ms: int) -> "Deferred[Verdict]":
         """The leases last so long from now on. Only leases that stand; otherwise as `ack`."""
 
-    def groups(application: str | None) -> "Deferred[list[GroupView]]":
-        """All groups of the application (None: of everybody), by name, with the state of each partition."""
+    def groups(application: str | None, only: Callable[[str], bool] | None = None) -> "Deferred[list[GroupView]]":
+        """All groups of the application (None: of everybody), by name, with the state of each partition. ``only``: those whose full names it lets
+        through; nothing is asked of the storage for the others."""
 
     def group(name: str) -> "Deferred[GroupView]":
         """One group by its full name. Fails with NotFound."""
@@ -433,10 +434,6 @@ class IPeers(Interface):
     def linked(member: str) -> bool:
         """Whether a call would go out now."""
 
-    def heard_ms(member: str) -> int | None:
-        """On `IClock.elapsed_ms`: when that was asked of the member over this link which it has answered last. It was there then, however late its
-        bytes are read here. Asked every second. None: there is no link now."""
-
     def on_lost(lost: Callable[[str], None]) -> Callable[[], None]:
         """Call ``lost`` with the member whenever a link broke. The handlers of calls that came over it were cancelled before, and calls over it have
         failed. Returns what ends it."""
@@ -489,6 +486,10 @@ class IMembership(Interface):
 
     def lease_ends_ms() -> int:
         """When this node's lease ends unless it is confirmed before, on `IClock.elapsed_ms`."""
+
+    def session_ms() -> int:
+        """How long a session lasts that nothing is heard of, as the registry granted it; as it was asked for, until it has granted one. 0: there are
+        no sessions, since there is one node."""
 
     def claim(slot: int) -> "Deferred[int]":
         """Take the slot; its epoch. Fails with InUse (somebody has it), RegistryUnavailable. Where the connection was lost in the middle, it is

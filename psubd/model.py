@@ -326,7 +326,10 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Poll(msgspec.Struct, frozen=True):
-    """One ask for messages of a group. ``topics`` None: all that the application is bound to for sub. ``ack`` None: each binding's own."""
+    """One ask for messages of a group. ``topics`` None: all that the application is bound to for sub. ``ack`` None: each binding's own.
+
+    :ivar waited_ms: how long it has waited before, for a node that serves the group, or at one that served it: its age goes with it.
+    """
 
     group: str
     topics: tuple[str, ...] | None = None
@@ -335,6 +338,7 @@ class Poll(msgspec.Struct, frozen=True):
     timeout_ms: int = 30_000
     ack: AckMode | None = None
     ack_timeout_ms: int | None = None
+    waited_ms: int = 0
 
 
 class Replay(msgspec.Struct, frozen=True):

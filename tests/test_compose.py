@@ -1,5 +1,7 @@
 """The parts, put together."""
 
+import re
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,6 +19,7 @@ from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
 from psubd.testing.membership import MemoryMembership
 from psubd.wire.limits import WireSettings
+from psubd.wire.site import Site
 
 
 class SchemesTests(SynchronousTestCase):
@@ -125,6 +128,22 @@ class ManyNodesTests(SynchronousTestCase):
         with mock.patch("psubd.compose.backends", return_value=(half, mock.Mock())):
             refused = self.assertRaises(ConfigError, self.build)
         self.assertIn("provides no membership", refused.mistakes[0])
+
+
+class MetricsTests(SynchronousTestCase):
+    SETTINGS: tuple[dict[str, Any], ...] = ({}, ManyNodesTests.SETTINGS, {"storage": "memory:"})
+
+    def test_documented(self) -> None:
+        """Every metric of psubd's is in the handbook by its name, and no other."""
+        handbook = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+        self.assertEqual(set(re.findall(r"`(psubd_\w+)", handbook)), {name for settings in self.SETTINGS for name in self.names(settings)})
+
+    def names(self, settings: dict[str, Any]) -> set[str]:
+        """As a scrape shows them."""
+        house = compose.build(Config(state="/nowhere", **settings), compose.schemes(), StateFolder("/nowhere"), FakeClock().reactor)
+        Site([], house.clock, port="data", settings=WireSettings(), metrics=house.metrics)
+        families = [*house.metrics.collect(), *house.monitor.collect()]
+        return {family.name + ("_total" if family.type == "counter" else "") for family in families if family.name.startswith("psubd_")}
 
 
 class SnapshotTests(SynchronousTestCase):

@@ -157,7 +157,7 @@ class Connection(TwistedProtocol, Effects):
         self._heard = False
         if now - self._silent_since >= SILENCE_MS:
             return self.end(f"nothing came from it for {now - self._silent_since} ms")
-        if self.link is not None:  # whatever else was said: an answer tells since when the other end was there (`Link.heard_ms`)
+        if self.link is not None:
             self.link.ping()
         return None
 

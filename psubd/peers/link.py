@@ -1,6 +1,5 @@
 """One link's state: the calls that wait for the other end, and those that the other end waits for. No I/O: frames in, an outbox out."""
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -32,7 +31,7 @@ class Link:
 
     :param verbs: who serves what; looked up at each call.
     :param wake: called when the outbox has something.
-    :ivar up: False once it was lost. :ivar heard_ms: when the newest ping was sent that was answered; before, when the link was made.
+    :ivar up: False once it was lost.
     """
 
     def __init__(self, member: str, verbs: Mapping[str, Handler], clock: IClock, wake: Callable[[], None], outbox: Outbox | None = None) -> None:
@@ -43,8 +42,7 @@ class Link:
         self._clock = clock
         self._wake = wake
         self._pieces = Pieces()
-        self._pings: deque[int] = deque()
-        self.heard_ms = clock.elapsed_ms()
+        self._pings = 0
         self._last = 0
         self._asked: dict[int, Deferred[bytes]] = {}
         self._served: dict[int, Deferred[bytes]] = {}
@@ -83,9 +81,9 @@ class Link:
 
     def ping(self) -> None:
         """Have the other end say something, unless it owes enough answers."""
-        if len(self._pings) >= MOST_PINGS:
+        if self._pings >= MOST_PINGS:
             return
-        self._pings.append(self._clock.elapsed_ms())
+        self._pings += 1
         self.outbox.hasten(Kind.PING)
         self._wake()
 
@@ -230,9 +228,7 @@ class Link:
         self._wake()
 
     def _ponged(self, frame: Frame) -> None:
-        """Pings are answered in their order. What counts is when this one was sent: a process that stood still finds answers of before."""
-        if self._pings:
-            self.heard_ms = self._pings.popleft()
+        self._pings = max(0, self._pings - 1)
 
 
 MEANINGS: Mapping[Kind, Callable[[Link, Frame], None]] = {

@@ -110,10 +110,6 @@ class Mesh:
         link = self._link(member)
         return link is not None and link.up
 
-    def heard_ms(self, member: str) -> int | None:
-        link = self._link(member)
-        return link.heard_ms if link is not None and link.up else None
-
     def on_lost(self, lost: Callable[[str], None]) -> Callable[[], None]:
         self._lost.append(lost)
         return lambda: self._lost.remove(lost)

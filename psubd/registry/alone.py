@@ -48,6 +48,9 @@ class Alone:
     def lease_ends_ms(self) -> int:
         return FOREVER_MS
 
+    def session_ms(self) -> int:
+        return 0
+
     def claim(self, slot: int) -> Deferred[int]:
         if slot != 0:
             return fail(InUse(f"there is no slot {slot} on a single node"))

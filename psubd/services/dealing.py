@@ -58,6 +58,8 @@ class Dealer:
                 share = growing[0].count
             growing = [hand for hand in growing if self._take(hand, min(share, hand.count)) and hand.wants]
             share *= 2
+        for hand in hands:
+            hand.arrange()
         return hands
 
     def _one_each(self) -> list[Hand]:

@@ -294,7 +294,14 @@ class LiveGroup:
         if hand.poll.over:  # cancelled by what the answer before it set off
             handout.settle(0)
         else:
-            hand.poll.answer(Delivery(hand.messages(), handout.settle, stands=handout.stands))
+            try:
+                delivery = Delivery(hand.messages(), handout.settle, stands=handout.stands)
+            except Exception:  # noqa: BLE001 - a bug of ours in one answer must not keep the others from theirs
+                log.failure("{group}: an answer could not be made", group=self.name)
+                hand.poll.fail(Internal("the answer could not be made; see the log"))
+                handout.settle(0)
+            else:
+                hand.poll.answer(delivery)
         for channel in hand.channels():
             if channel.dirty:
                 self._committer.touch(self)

@@ -29,6 +29,7 @@ class Hand:
         self.taken: list[Taken] = []
         self.full = False
         self.lanes: dict[str, dict[Channel, None]] = {}
+        self._modes: set[bool] = set()
         self._now = now
 
     @property
@@ -53,6 +54,7 @@ class Hand:
         for lease in leases:
             self.taken.append((channel, lease))
             self.size -= lease.size
+            self._modes.add(until is None)
             number += len(lease.messages)
         self.count -= number
         self.full = self.full or self.size <= 0
@@ -66,6 +68,13 @@ class Hand:
             del lanes[channel]
             if not lanes:
                 del self.lanes[channel.at.topic]
+
+    def arrange(self) -> None:
+        """Explicit leases first, each kind in the order in which it was taken. What is done by being written is done with the last message of the
+        answer: so all explicit leases may be kept, and nothing else done, where nobody tells how far it was written
+        (`psubd.services.remote_owner.Out.give_up`)."""
+        if len(self._modes) > 1:
+            self.taken.sort(key=lambda taken: taken[1].until is None)
 
     def messages(self) -> tuple[Delivered, ...]:
         """As the answer has them: each partition's in their order."""

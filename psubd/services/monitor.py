@@ -34,7 +34,8 @@ class Monitor(Collector):
 
     :param metrics: where it registers itself at `start`.
     :param version: for ``psubd_build_info``.
-    :param own: which groups are shown, by their full names: of many nodes each shows those that it serves, so that none is shown twice. None: all.
+    :param own: which groups are looked at, by their full names: of many nodes each shows those that it serves, so that none is shown, or asked for in
+        the storage, twice. None: all.
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class Monitor(Collector):
     async def _gather(self) -> None:
         """One round. Where it fails, nothing is shown rather than what was."""
         try:
-            groups: list[GroupView] = await self._subscriber.groups(None)
-            self._show([group for group in groups if self._own is None or self._own(group.group)])
+            groups: list[GroupView] = await self._subscriber.groups(None, self._own)
+            self._show(groups)
         except CancelledError:
             return
         except PsubdError as refused:

@@ -32,6 +32,7 @@ from psubd.services.ownership_duty import Duty
 from psubd.services.ownership_parcels import Coming, Guests, Parting, Received, SlotAsked, nobody, pause, read_slot
 from psubd.services.rounds import carried_through
 from psubd.services.tenures import moved
+from psubd.slots import slot_of
 
 HERE = "here"
 MOVING = "moving"
@@ -155,6 +156,10 @@ class Ownership:
         if claim is None:
             return MOVING if self._duty.of(slot, self._drains) is not None else None
         return MOVING if claim.member == self._membership.key else claim.member
+
+    def serves(self, group: str) -> bool:
+        """Whether this node serves the group of that full name."""
+        return slot_of(group, self._membership.slots) in self._served
 
     def lease_stands(self) -> bool:
         """Whether this node's own lease does: without it, it cannot tell who serves what."""

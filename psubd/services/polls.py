@@ -24,16 +24,17 @@ class WaitingPoll:
     """One ask, until it is answered, refused or withdrawn.
 
     :param bindings: what it may read now, by topic. :param withdrawn: called when the client cancels it.
+    :param since_ms: when it came, here or at the node that its client asked, on this node's clock.
     :ivar deferred: what the caller of the poll holds. :ivar open: what it may read now. :ivar over: it was answered, refused or withdrawn.
-    :ivar number: its age in its group's queue: the oldest has the least. :ivar looked: the storage was looked at once since it came: only
-        then may the answer be empty.
+    :ivar age: in its group's queue: since when it waits, and who came first of those that wait equally long; the oldest has the least.
+    :ivar looked: the storage was looked at once since it came: only then may the answer be empty.
     :ivar expired: its time is over: it ends as soon as it has looked.
     """
 
-    def __init__(self, grant: Grant, ask: Poll, bindings: dict[str, Binding], withdrawn: "Callable[[WaitingPoll], None]") -> None:
+    def __init__(self, grant: Grant, ask: Poll, bindings: dict[str, Binding], withdrawn: "Callable[[WaitingPoll], None]", since_ms: int = 0) -> None:
         self.grant, self.ask = grant, ask
         self.open = bindings
-        self.number = 0
+        self.age = (since_ms, 0)
         self.looked = False
         self.expired = ask.timeout_ms <= 0
         self.deferred: Deferred[Delivery] = Deferred(self._cancelled)

@@ -19,17 +19,22 @@ class Line:
 
     def add(self, poll: WaitingPoll) -> None:
         if self._polls and self._in_order:
-            self._in_order = next(reversed(self._polls)).number < poll.number
+            self._in_order = next(reversed(self._polls)).age < poll.age
         self._polls[poll] = None
 
     def drop(self, poll: WaitingPoll) -> None:
         del self._polls[poll]
 
     def oldest(self) -> WaitingPoll:
-        if not self._in_order:  # polls came from other lines
-            self._polls = OrderedDict.fromkeys(sorted(self._polls, key=lambda poll: poll.number))
+        if not self._in_order:  # polls came from other lines, or from another node
+            self._polls = OrderedDict.fromkeys(sorted(self._polls, key=age_of))
             self._in_order = True
         return next(iter(self._polls))
+
+
+def age_of(poll: WaitingPoll) -> tuple[int, int]:
+    """What polls are ordered by."""
+    return poll.age
 
 
 class Queue:
@@ -39,16 +44,23 @@ class Queue:
         self._polls: dict[WaitingPoll, frozenset[str]] = {}
         self._lines: dict[frozenset[str], Line] = {}
         self._numbers = count(1)
+        self._newest = (0, 0)
+        self._in_order = True
 
     def __len__(self) -> int:
         return len(self._polls)
 
     def __iter__(self) -> Iterator[WaitingPoll]:
+        if not self._in_order:
+            self._polls = {poll: self._polls[poll] for poll in sorted(self._polls, key=age_of)}
+            self._in_order = True
         return iter(self._polls)
 
     def add(self, poll: WaitingPoll) -> None:
-        """At the end."""
-        poll.number = next(self._numbers)
+        """Where its age belongs: behind all that wait as long or longer (`WaitingPoll.age`)."""
+        poll.age = (poll.age[0], next(self._numbers))
+        self._in_order = self._in_order and self._newest < poll.age
+        self._newest = max(self._newest, poll.age)
         self._polls[poll] = self._enter(poll)
 
     def drop(self, poll: WaitingPoll) -> None:
@@ -67,7 +79,7 @@ class Queue:
     def oldest(self, topics: Set[str]) -> WaitingPoll | None:
         """The oldest that may read one of ``topics``."""
         heads = [line.oldest() for names, line in self._lines.items() if not names.isdisjoint(topics)]
-        return min(heads, key=lambda poll: poll.number, default=None)
+        return min(heads, key=age_of, default=None)
 
     def heads(self, topic: str) -> list[WaitingPoll]:
         """One of all that may read the same, for each such lot that the topic is of."""

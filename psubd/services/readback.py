@@ -57,7 +57,7 @@ class Doubt:
 
 
 class Readback:
-    """:param session_ms: the session timeout of the nodes. :param load: a group by its full name, loaded where it was not."""
+    """:param session_ms: the session timeout of the nodes, as granted. :param load: a group by its full name, loaded where it was not."""
 
     def __init__(
         self, storage: IStorage, clock: IClock, committer: Committer, session_ms: Callable[[], int], load: Callable[[str], LiveGroup]

@@ -3,6 +3,7 @@
 poll     AskedPoll                 -> messages            the answer is settled with `settle`, under the number that the ask gave itself
 settle   [[number, count], ...]    -> empty               said again until it is answered
 recall   [number, ...]             -> [[number, count]]   the owner's: the messages of these polls must not be given to anybody any more
+hold     nothing                   -> ms                  how long the node that asks may go on with what it got (`remote_holds`)
 ack, nack, extend   AskedLeases    -> Verdict
 group    a name                    -> GroupView
 groups   an application or null    -> [GroupView, ...]    of the groups that the node serves

@@ -3,13 +3,13 @@
 An answer with another node's messages may be written while that node is surely there, and this one (`Borrowed.stands`):
 
 - the link over which it came has not broken since, and the owner has not called the answer back (its claim or lease ended, or the slot left);
-- the owner answered what it was asked less than `HEARD_MS` ago. It stopped, or the line did: then it gives back after `GIVE_BACK_MS` from when its
-  link broke what is done by being written. By then this node has broken the answer off, though it may have noticed nothing;
+- the owner said within the last seconds that it may (`psubd.services.remote_holds`). It stopped, or the line did: then it gives back after a while
+  what is done by being written, and its slots go to others. By then this node has broken the answer off, though it may have noticed nothing;
 - this node's own lease stands.
 """
 
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
@@ -31,12 +31,9 @@ from psubd.services.remote_codec import (
     decode_messages,
     encode,
 )
+from psubd.services.remote_holds import Holds
 from psubd.services.remote_settles import Settles
 from psubd.services.tenures import moved
-
-HEARD_MS = 5_000
-LEAST_HEARD_MS = 1_500
-"""With shorter sessions another node may have the slot before `HEARD_MS`: then as long as a lease lasts; links are asked every second."""
 
 JUDGE_MS = 30_000
 """How long leases are waited for: the owner may have to load their groups from the storage, and to try to bury."""
@@ -90,17 +87,18 @@ class Edge:
         self._borrowed: dict[int, Borrowed] = {}
         self._numbers = count(1)
         self._settles = Settles(peers, clock)
-        self._longest = 0
-        self._ends = [peers.on_lost(self._lost), membership.listen(self._see_lease)]
+        self._holds = Holds(peers, clock, self._has, self._lapsed)
+        peers.on_lost(self._lost)
+        self._end_listening = membership.listen(self._see_lease)
 
     def serve(self) -> None:
         """Take the owner's verb."""
         self._peers.serve("recall", self._recall)
 
     def stop(self) -> Deferred[None]:
-        """Polls that wait end empty. Fires when owners know what became of their messages, or after `FLUSH_MS`."""
-        for end in self._ends:
-            end()
+        """Polls that wait end empty; answers that are being written go on while their links are there. Fires when owners know what became of their
+        messages, or after `FLUSH_MS`."""
+        self._end_listening()
         self._end_polls(nothing())
         quiet = self._settles.quiet()
         timer = self._clock.call_later(FLUSH_MS, self._settles.stop)
@@ -126,6 +124,7 @@ class Edge:
             return fail(PeerLost(f"there is no connection to node {member} now"))
         number = next(self._numbers)
         asked = self.waiting[number] = Asked(member)
+        self._holds.want(member)
         call = self._peers.call(member, "poll", encode(AskedPoll(number, self._caller(grant), ask)), None)
         asked.call = call.addCallbacks(self._granted, self._refused, (number, member), errbackArgs=(number, member))
         return asked.call
@@ -165,11 +164,11 @@ class Edge:
 
     def may_use(self, member: str) -> bool:
         """Whether the member is surely there, and this node."""
-        now = self._clock.elapsed_ms()
-        left = self._membership.lease_ends_ms() - now
-        self._longest = max(self._longest, left)
-        heard = self._peers.heard_ms(member)
-        return left > 0 and heard is not None and now - heard < min(HEARD_MS, max(LEAST_HEARD_MS, self._longest))
+        return self._holds.stands(member) and self._clock.elapsed_ms() < self._membership.lease_ends_ms()
+
+    def _has(self, member: str) -> bool:
+        kept: Iterable[Asked | Borrowed] = chain(self._borrowed.values(), self.waiting.values())
+        return any(each.member == member for each in kept)
 
     def _caller(self, grant: Grant) -> Caller:
         return Caller(grant.application.id, grant.application.serial, grant.digests, grant.until_ms, self._seen())
@@ -180,9 +179,18 @@ class Edge:
     # --- what befalls them
 
     def _lost(self, member: str) -> None:
+        self._holds.lost(member)
         for borrowed in self._borrowed.values():
             if borrowed.member == member:
                 borrowed.fallen = True
+
+    def _lapsed(self, member: str) -> None:
+        """The owner may have thought for a while that this node is gone. Polls ask anew: an answer of before that is still on its way must not be
+        used either, and large ones are overtaken by what is said after them."""
+        for borrowed in self._borrowed.values():
+            if borrowed.member == member:
+                borrowed.fallen = True
+        self._end_polls(moved(), member)
 
     def _recall(self, member: str, body: bytes) -> bytes:
         """The owner's verb. What is done by being written whole is told at once: it was not, or it would be settled."""
@@ -203,10 +211,11 @@ class Edge:
         if self._clock.elapsed_ms() >= self._membership.lease_ends_ms():
             self._end_polls(OwnershipInDoubt("this node does not reach the registry, and cannot tell now who serves the group; ask another one", 1))
 
-    def _end_polls(self, ended: Delivery | OwnershipInDoubt) -> None:
+    def _end_polls(self, ended: Delivery | OwnershipInDoubt, member: str | None = None) -> None:
+        """``member``: those that wait there; None: all."""
         for asked in list(self.waiting.values()):
-            asked.ended = ended
-            if asked.call is not None:
+            if asked.call is not None and member in (None, asked.member):
+                asked.ended = ended
                 asked.call.cancel()
 
     # --- what else is asked

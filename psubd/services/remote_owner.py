@@ -3,12 +3,12 @@
 A poll of another node waits in the group's queue like any other. What it gets is out until the other node tells what became of it (`settle`), under a
 number that the ask gave itself: so that one that was cancelled while its answer was on its way can be told too. Where the link breaks, the other
 node has `GIVE_BACK_MS` to come back and tell; after that explicit leases stay as they are, and lapse; what is done by being written is given
-back, for the other node has broken it off by then (`psubd.services.remote_edge`).
+back, for the other node has broken it off by then: it writes no longer than it was granted last (`psubd.services.remote_holds`). A slot that is to
+move waits for that only (`Owner.gone`): some `HOLD_MS` from when the other node fell silent.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -32,6 +32,7 @@ from psubd.services.remote_codec import (
     encode,
     encode_messages,
 )
+from psubd.services.remote_holds import Granted
 from psubd.services.rounds import Job, Rounds
 from psubd.services.tenures import moved
 from psubd.slots import slot_of
@@ -49,15 +50,16 @@ class Out:
     """An answer that another node is writing.
 
     :ivar auto: some of it is done by being written whole. :ivar recalled: the other node writes nothing of it any more. :ivar doomed: its link
-        broke: it is given up in a while.
+        broke: it is given up in a while. :ivar over_ms: nothing of it is written after that; None: as long as the other node asks.
     """
 
-    __slots__ = ("auto", "delivery", "doomed", "member", "number", "recalled", "slot")
+    __slots__ = ("auto", "delivery", "doomed", "member", "number", "over_ms", "recalled", "slot")
 
     def __init__(self, member: str, number: int, slot: int, delivery: Delivery) -> None:
         self.member, self.number, self.slot, self.delivery = member, number, slot, delivery
         self.auto = any(delivered.token is None for delivered in delivery.messages)
         self.recalled = self.doomed = False
+        self.over_ms: int | None = None
 
     def stands(self) -> bool:
         return self.delivery.stands is None or self.delivery.stands()
@@ -67,8 +69,8 @@ class Out:
         return self.auto or not self.stands()
 
     def give_up(self) -> int:
-        """How many of its messages count as handed over where nobody tells: all that have explicit leases. In one that has both kinds and ends with
-        an explicit one, that comes back too early: it was the last to be written, and the answer was broken off."""
+        """How many of its messages count as handed over where nobody tells: all that have explicit leases. In one that has both kinds those come
+        first (`psubd.services.handouts.Hand.arrange`), and the auto ones are done only with the last of it."""
         return len(self.delivery.messages) - 1 if self.auto and len(self.delivery.messages) > 1 else 0 if self.auto else len(self.delivery.messages)
 
 
@@ -97,6 +99,7 @@ class Owner:
         self._by_slot: dict[int, dict[tuple[str, int], Out]] = {}
         self._going: dict[int, list[Deferred[None]]] = {}
         self._catching_up = Rounds(self._sync)
+        self._granted_holds = Granted(membership, clock)
         self._looking: IDelayedCall | None = None
         self._timers: set[IDelayedCall] = set()
         self._ends = [peers.on_lost(self._lost), membership.listen(self._look_soon)]
@@ -105,6 +108,7 @@ class Owner:
         """Take the verbs of the other nodes, and the ownership's recalls."""
         self._peers.serve("poll", self._poll)
         self._peers.serve("settle", self._settle)
+        self._peers.serve("hold", self._granted_holds.hold)
         answers: dict[str, Callable[[bytes], Job[bytes]]] = {
             "ack": self._ack,
             "nack": self._nack,
@@ -209,7 +213,11 @@ class Owner:
     # --- what befalls those that are out
 
     def _lost(self, member: str) -> None:
-        self._doom([out for out in self.outs.values() if out.member == member and not out.doomed])
+        over = self._granted_holds.lost(member)
+        own = [out for out in self.outs.values() if out.member == member]
+        for out in own:
+            out.over_ms = over if out.over_ms is None else out.over_ms
+        self._doom([out for out in own if not out.doomed])
 
     def _doom(self, outs: list[Out]) -> None:
         """Give them up, unless the other node tells before."""
@@ -219,12 +227,18 @@ class Owner:
             out.doomed = True
 
         def over() -> None:
-            self._timers.discard(timer)
             for out in outs:
                 if self.outs.get((out.member, out.number)) is out:
                     self._settle_one(out.member, out.number, out.give_up())
 
-        timer = self._clock.call_later(GIVE_BACK_MS, over)
+        self._later(GIVE_BACK_MS, over)
+
+    def _later(self, ms: int, act: Callable[[], None]) -> None:
+        def due() -> None:
+            self._timers.discard(timer)
+            act()
+
+        timer = self._clock.call_later(ms, due)
         self._timers.add(timer)
 
     def _look_soon(self) -> None:
@@ -244,7 +258,7 @@ class Owner:
         for member, own in members.items():
             calling: Deferred[bytes] = self._peers.call(member, "recall", encode([out.number for out in own]), RECALL_MS)
             calling.addCallback(self._recalled, member, own)
-            calling.addErrback(self._unrecalled, own)
+            calling.addErrback(self._unrecalled, member, own)
 
     def _recalled(self, body: bytes, member: str, outs: list[Out]) -> None:
         for number, count in decode_settled(body):
@@ -253,10 +267,16 @@ class Owner:
             out.recalled = True
             self._see_gone(out.slot)
 
-    def _unrecalled(self, failure: Failure, outs: list[Out]) -> None:
-        """As though the link had broken, which it does, or has."""
+    def _unrecalled(self, failure: Failure, member: str, outs: list[Out]) -> None:
+        """As though the link had broken, which it does, or has. Where it does not, the other node is granted nothing more until they are given up:
+        what it has falls before."""
         if failure.check(PsubdError) is None:
             log.failure("calling answers back broke", failure)
+        if self._peers.linked(member):
+            over = self._granted_holds.refuse(member)
+            self._later(GIVE_BACK_MS, lambda: self._granted_holds.relent(member))
+            for out in outs:
+                out.over_ms = over if out.over_ms is None else out.over_ms
         self._doom([out for out in outs if not out.doomed and self.outs.get((out.member, out.number)) is out])
 
     # --- for the ownership (`psubd.services.ownership_parcels.Guests`)
@@ -270,10 +290,23 @@ class Owner:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._going.setdefault(slot, []).append(waiting)
+        self._watch(slot)
         return waiting
 
-    def _writing(self, slot: int) -> bool:
-        return any(out.falls() and not out.recalled for out in self._by_slot.get(slot, {}).values())
+    def _writing(self, slot: int) -> list[Out]:
+        return [out for out in self._by_slot.get(slot, {}).values() if out.falls() and not out.recalled]
+
+    def _watch(self, slot: int) -> None:
+        """Wait for no node longer than it can write: one that does not answer has broken off what it has once what it was granted is over."""
+        now = self._clock.elapsed_ms()
+        for out in self._writing(slot):
+            out.recalled = now >= self._over_ms(out)
+        self._see_gone(slot)
+        if slot in self._going:
+            self._later(max(1, min(map(self._over_ms, self._writing(slot))) - now), lambda: self._watch(slot))
+
+    def _over_ms(self, out: Out) -> int:
+        return self._granted_holds.over_ms(out.member) if out.over_ms is None else out.over_ms
 
     def _see_gone(self, slot: int) -> None:
         if slot in self._going and not self._writing(slot):
@@ -308,8 +341,7 @@ class Owner:
     async def _groups(self, body: bytes) -> bytes:
         asked: AskedName = decode(body, AskedName)
         await self._catch_up(asked.seen)
-        views: list[Any] = await self._subscriber.groups(asked.name)
-        return encode([view for view in views if self._ownership.seat(slot_of(view.group, self._membership.slots)) == HERE])
+        return encode(await self._subscriber.groups(asked.name, self._ownership.serves))
 
     async def _reset(self, body: bytes) -> bytes:
         asked: AskedReset = decode(body, AskedReset)

@@ -50,12 +50,6 @@ PATIENCE_MS = 5_000
 WINDOW_BYTES = 256 << 20
 """Payload that all groups together hold read ahead."""
 
-SESSION_MS = 10_000
-"""The session timeout with the registry that nodes ask for by default."""
-
-MARGIN_MS = 1_000
-"""By so much a node's own lease is shorter than its session (`IMembership.lease_ends_ms`)."""
-
 log = Logger()
 
 
@@ -67,7 +61,6 @@ class Subscriber:
     :param window_bytes: payload read ahead, over all groups. :param patience_ms: how long `stop` waits for answers that are being written.
     :param carryover: what leases outlive a restart in, where this is the only node; None: they do not.
     :param membership: which slots this node may act for. Whoever claims them tells it here (`ISeats`). None: it is the only node, and serves all.
-    :param session_ms: the session timeout that the nodes ask for.
     """
 
     def __init__(
@@ -84,10 +77,9 @@ class Subscriber:
         patience_ms: int = PATIENCE_MS,
         carryover: ICarryover | None = None,
         membership: IMembership | None = None,
-        session_ms: int = SESSION_MS,
     ) -> None:
         self._registry, self._gate, self._nodes, self._clock = registry, gate, nodes, clock
-        self._patience_ms, self._session_ms = patience_ms, session_ms
+        self._patience_ms = patience_ms
         self._carryover, self._membership = carryover, membership
         self._members: frozenset[str] = frozenset()
         self._live: dict[str, LiveGroup] = {}
@@ -211,8 +203,8 @@ class Subscriber:
     def extend(self, grant: Grant, tokens: Sequence[str], ack_timeout_ms: int) -> "Deferred[Verdict]":
         return self._judged(lambda: self._leases.extend(grant, tokens, ack_timeout_ms))
 
-    def groups(self, application: str | None) -> "Deferred[list[GroupView]]":
-        return Deferred.fromCoroutine(self._views.groups(application))
+    def groups(self, application: str | None, only: Callable[[str], bool] | None = None) -> "Deferred[list[GroupView]]":
+        return Deferred.fromCoroutine(self._views.groups(application, only))
 
     def group(self, name: str) -> "Deferred[GroupView]":
         return Deferred.fromCoroutine(self._views.group(name))
@@ -263,7 +255,7 @@ class Subscriber:
         self._seats.of(ask.group).tenure.check()
         bindings = self._gate.may_subscribe(grant, ask.topics)
         group = self._group(ask.group)
-        poll = WaitingPoll(grant, ask, bindings, group.withdraw)
+        poll = WaitingPoll(grant, ask, bindings, group.withdraw, self._clock.elapsed_ms() - ask.waited_ms)
         group.add(poll)
         return poll
 
@@ -336,9 +328,8 @@ class Subscriber:
             self._readback.joined()
 
     def _session(self) -> int:
-        """The session timeout, as far as it is known: the servers may have granted more than was asked for."""
-        left = 0 if self._membership is None else self._membership.lease_ends_ms() - self._clock.elapsed_ms()
-        return max(self._session_ms, left + MARGIN_MS)
+        """The session timeout of the nodes: the servers grant the same to all of them, be it more or less than was asked for."""
+        return 0 if self._membership is None else self._membership.session_ms()
 
     # --- memory ---
 

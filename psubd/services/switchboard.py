@@ -3,9 +3,9 @@
     Switchboard(subscriber, redriver, ownership, membership, peers, registry, gate, clock, metrics=None)
         provides ISubscriber and IRedriver; `serve` registers the verbs, before the peers start or after; `stop` before subscriber and peers stop
 
-A poll goes to the owner of its group's slot, and waits there; where the slot moves, it goes on to the next one with the time that it has left.
-Tokens are shared out by the slots of their groups. Who cannot find or reach an owner waits for a change (`PATIENCE_MS`), and is
-then told OwnershipInDoubt: never that there is nothing.
+A poll goes to the owner of its group's slot, and waits there; where the slot moves, it goes on to the next one with the time that it has left,
+and takes its place there by how long it has waited. Tokens are shared out by the slots of their groups. Who cannot find or reach an owner waits for a
+change (`PATIENCE_MS`), and is then told OwnershipInDoubt: never that there is nothing.
 """
 
 from collections import deque
@@ -122,7 +122,8 @@ class Switchboard:
                 if self._ends_polls():
                     break
                 raise
-            left = msgspec.structs.replace(ask, timeout_ms=max(0, ends - self._clock.elapsed_ms()))
+            now = self._clock.elapsed_ms()
+            left = msgspec.structs.replace(ask, timeout_ms=max(0, ends - now), waited_ms=now - since)
             try:
                 return await self._poll_at(place, grant, left)
             except Moved:
@@ -222,23 +223,24 @@ class Switchboard:
 
     # --- groups
 
-    def groups(self, application: str | None) -> "Deferred[list[GroupView]]":
-        return Deferred.fromCoroutine(self._groups(application))
+    def groups(self, application: str | None, only: Callable[[str], bool] | None = None) -> "Deferred[list[GroupView]]":
+        return Deferred.fromCoroutine(self._groups(application, only))
 
     def group(self, name: str) -> "Deferred[GroupView]":
         return Deferred.fromCoroutine(self._group(name))
 
-    async def _groups(self, application: str | None) -> list[GroupView]:
-        """Each node tells of those that it serves; this one of its own, and of those that nobody tells of, as they stand in the storage."""
+    async def _groups(self, application: str | None, only: Callable[[str], bool] | None) -> list[GroupView]:
+        """Each node tells of those that it serves; this one of its own, and of those that nobody told of, as they stand in the storage."""
         members = {place for slot in range(self._membership.slots) if (place := self._lobby.where(slot)) not in (None, HERE)}
         asked = [self._edge.groups(member, application) for member in members if member is not None]
-        own: list[GroupView] = await self._subscriber.groups(application)
-        views = {view.group: self._seen_from_here(view) for view in own}
+        views: dict[str, GroupView] = {}
         for told in await outcomes(asked, AT_ONCE):
             if not isinstance(told, Failure):
-                views.update({view.group: view for view in told})
+                views.update({view.group: view for view in told if only is None or only(view.group)})
             elif not told.check(OwnershipInDoubt):
                 told.raiseException()
+        rest: list[GroupView] = await self._subscriber.groups(application, lambda name: name not in views and (only is None or only(name)))
+        views.update({view.group: self._seen_from_here(view) for view in rest})
         return [views[name] for name in sorted(views)]
 
     async def _group(self, name: str) -> GroupView:

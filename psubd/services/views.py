@@ -1,6 +1,6 @@
 """How groups stand, for the manager and the tenants: loaded or not, with as few questions to the storage as there are topics and groups."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from twisted.python.failure import Failure
@@ -122,9 +122,9 @@ class Views:
     def __init__(self, storage: IStorage, registry: IRegistry, nodes: INodes, clock: IClock, live: LiveGroups) -> None:
         self._storage, self._registry, self._nodes, self._clock, self._live = storage, registry, nodes, clock, live
 
-    async def groups(self, application: str | None) -> list[GroupView]:
+    async def groups(self, application: str | None, only: Callable[[str], bool] | None = None) -> list[GroupView]:
         snapshot = self._registry.snapshot()
-        found = [group_of(snapshot, name) for name in names_of(snapshot, application)]
+        found = [group_of(snapshot, name) for name in names_of(snapshot, application) if only is None or only(name)]
         return await self._survey().views(group for group in found if group is not None)
 
     async def group(self, name: str) -> GroupView:

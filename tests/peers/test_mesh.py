@@ -320,23 +320,6 @@ class Lost(MeshCase):
         self.house.pass_time(1000)
         self.assertTrue(a.linked(b))
 
-    def test_heard(self) -> None:
-        """When the other end was there last is told by what it was asked then, not by when its bytes are read: a line that was held tells no news."""
-        a, b = self.pair()
-        self.assertIsNone(a.mesh.heard_ms("nobody"))
-        self.house.pass_time(10_000, 1000)
-        heard = a.mesh.heard_ms(b.key)
-        self.assertIn(heard, (9_000, 10_000))
-        self.house.wire().held = True
-        self.house.pass_time(3_000, 1000)
-        self.assertEqual(a.mesh.heard_ms(b.key), heard)
-        self.house.clock.advance(500)
-        self.house.wire().go_on()
-        self.house.settle()
-        self.assertEqual((self.house.clock.elapsed_ms(), a.mesh.heard_ms(b.key)), (13_500, 13_000))
-        a.mesh.stop()
-        self.assertIsNone(a.mesh.heard_ms(b.key))
-
     def test_stopped(self) -> None:
         """A process that stood still does not take its own silence for the other end's: what came meanwhile decides, though timers run first."""
         a, b = self.pair()

@@ -35,7 +35,6 @@ class Node:
             metrics=self.metrics,
             patience_ms=0,
             membership=self.membership,
-            session_ms=SESSION_MS,
         )
         test.wait(self.subscriber.start())
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,10 +19,14 @@ class Groups:
         self.asked = 0
         self.answer: Deferred[list[GroupView]] = succeed([])
 
-    def groups(self, application: str | None) -> "Deferred[list[GroupView]]":
+    def groups(self, application: str | None, only: Callable[[str], bool] | None = None) -> "Deferred[list[GroupView]]":
         assert application is None
         self.asked += 1
-        return self.answer
+        if only is None:
+            return self.answer
+        found: Deferred[list[GroupView]] = Deferred()
+        self.answer.addCallback(found.callback)
+        return found.addCallback(lambda views: [view for view in views if only(view.group)])
 
 
 def item(topic: str, partition: int, lag: int, oldest_ms: int | None) -> GroupItem:
@@ -58,6 +64,7 @@ class MonitorTests(SynchronousTestCase):
         Monitor(self.groups, self.storage, self.registry, self.clock, metrics, "9.9", own.__contains__).start()  # type: ignore[arg-type]
         shown = [metrics.get_sample_value("psubd_group_lag", {"group": name, "topic": "a"}) for name in ("shop", "mailer")]
         self.assertEqual(shown, [3, None])
+        self.groups.answer = succeed(views)
         own.add("mailer")
         self.clock.advance(ROUND_MS)
         self.assertEqual(metrics.get_sample_value("psubd_group_lag", {"group": "mailer", "topic": "a"}), 3)

@@ -12,9 +12,9 @@ class Waiting:
 
     looks = 0
 
-    def __init__(self, *topics):
+    def __init__(self, *topics, since=0):
         self.topics = dict.fromkeys(topics)
-        self.number = 0
+        self.age = (since, 0)
 
     @property
     def open(self):
@@ -26,8 +26,8 @@ class QueueTests(SynchronousTestCase):
     def setUp(self):
         self.queue = Queue()
 
-    def add(self, *topics):
-        poll = Waiting(*topics)
+    def add(self, *topics, since=0):
+        poll = Waiting(*topics, since=since)
         self.queue.add(poll)
         return poll
 
@@ -56,14 +56,25 @@ class QueueTests(SynchronousTestCase):
         self.queue.moved(first)
         self.assertEqual(len(self.queue), 0)
 
+    def test_by_age(self):
+        """One that has waited elsewhere already goes before those that came here earlier and have waited less; of two that have waited equally long
+        the first goes first."""
+        late, later = self.add("a", since=5), self.add("b", since=7)
+        old, as_old = self.add("a", "b", since=3), self.add("a", since=5)
+        self.assertEqual(list(self.queue), [old, late, as_old, later])
+        for poll in (old, late, as_old, later):
+            self.assertIs(self.queue.oldest({"a", "b"}), poll)
+            self.queue.drop(poll)
+
     def test_as_a_plain_list(self):
         """Over random histories it finds what a walk over all of them finds."""
         dice = random.Random(5)
         plain = []
-        for _ in range(3000):
+        for number in range(3000):
             roll = dice.random()
             if roll < 0.4:
-                plain.append(self.add(*dice.sample("abcd", dice.randint(0, 3))))
+                plain.append(self.add(*dice.sample("abcd", dice.randint(0, 3)), since=number - dice.choice((0, 0, 20))))
+                plain.sort(key=lambda poll: poll.age)
             elif plain and roll < 0.6:
                 self.queue.drop(plain.pop(dice.randrange(len(plain))))
             elif plain and roll < 0.8:

@@ -44,6 +44,17 @@ class LateTests(LateCase):
         self.clock.advance(LOOK_MS)
         self.assertEqual(self.place(), own)
 
+    def test_granted(self):
+        """The session timeout is the one that was granted, shorter than what was asked for or not."""
+        self.b.membership._session_ms = SESSION_MS // 4
+        self.publish(count=6)
+        self.leave_late()
+        self.drain()
+        self.clock.advance(500)
+        self.commit_late()
+        self.clock.advance(SESSION_MS // 4 + 1000)
+        self.assertEqual(self.place()[0], 6)
+
     def test_after_the_first_look(self):
         """One that comes between the two looks is found by the second."""
         self.publish(count=6)

@@ -7,8 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from psubd.errors import BadCredentials, BadParameter, OwnershipInDoubt, RegistryUnavailable, TopicNotBound
 from psubd.model import Delivered, Delivery, Message, Poll
 from psubd.services import remote_codec as codec
+from psubd.services.remote_holds import HOLD_MS, MARGIN_MS
 from psubd.services.remote_owner import GIVE_BACK_MS, Out
 from psubd.services.remote_settles import GIVEN_UP_MS, Settles
+from psubd.slots import rendezvous, slot_of
 from psubd.testing.clock import FakeClock
 from tests.services.house import offsets, places
 from tests.services.nodes import NodesCase
@@ -152,6 +154,28 @@ class Passing(PairCase):
         self.pass_time(1000)
         self.assertEqual(self.committed()["orders", 0], 1)
         self.assertEqual(self.a.ack(*[each for each in delivery.messages if each.token]), (1, []))
+
+
+class Aging(NodesCase):
+    ids = ("a", "b", "c")
+
+    def test_after_a_handover(self):
+        """Where the slot goes to another node, those that wait for it go on there in the order in which they came to any of the nodes: those of its
+        own clients, which are there at once, no sooner than the others."""
+        former = self.owner()
+        heir, third = [node for node in self.nodes if node is not former]
+        polls = []
+        for node in (third, former, heir, third, former, heir):
+            polls.append(node.poll(timeout=60_000))
+            self.pass_time(200)
+        former.ownership.drain()
+        self.pass_time(3000)
+        self.assertIn(self.owner(), (heir, third))
+        late = self.owner().poll(timeout=60_000)
+        for number, polling in enumerate([*polls, late]):
+            self.publish()
+            self.pass_time(100)
+            self.assertEqual(places(self.wait(polling)), [("orders", 0, number)])
 
 
 class Cancelled(PairCase):
@@ -365,6 +389,178 @@ class Recalled(PairCase):
         self.wait(gone)
         self.assertEqual(self.a.take(), [("orders", 0, 0)])
         delivery.settle(0)
+
+
+class Held(PairCase):
+    """An owner says again and again how long what it gave may be written."""
+
+    def silence(self):
+        """Nothing goes between the two from now on, and neither is told."""
+        self.wires._factories.clear()
+        self.wire.held = True
+
+    def falls_after(self, delivery, most=30_000):
+        """In how many ms it does."""
+        for ms in range(0, most, 50):
+            if not delivery.stands():
+                return ms
+            self.clock.advance(50)
+        self.fail("it stands for ever")
+
+    def test_long(self):
+        """An answer that is written for long stands as long as both nodes and the line do."""
+        self.publish()
+        delivery = self.wait(self.b.poll())
+        for _ in range(60):
+            self.pass_time(1000)
+            self.assertTrue(delivery.stands())
+        delivery.settle(1)
+
+    def test_waited_for_long(self):
+        """So does one for which the client has waited."""
+        polling = self.b.poll(timeout=60_000)
+        self.pass_time(40_000, 500)
+        self.publish()
+        self.assertTrue(self.wait(polling).stands())
+
+    def test_owner_without_registry(self):
+        """An owner that is cut off from the registry, and then from the node that writes its answer: that one ends it no later than the owner's
+        lease, though both links were there until shortly before."""
+        self.publish()
+        delivery = self.wait(self.b.poll())
+        self.a.membership.silence()
+        ends = self.a.membership.lease_ends_ms()
+        self.pass_time(ends - self.clock.elapsed_ms() - 1500)
+        self.assertTrue(delivery.stands())
+        self.silence()
+        self.clock.advance(1500)
+        self.assertFalse(delivery.stands())
+        delivery.settle(0)
+
+    def test_while_it_stops(self):
+        """A node that stops writes its answers to their end."""
+        self.publish()
+        delivery = self.wait(self.b.poll())
+        stopped = self.b.board.stop()
+        self.b.board.stop = lambda: stopped
+        for _ in range(20):
+            self.pass_time(1000)
+            self.assertTrue(delivery.stands())
+        delivery.settle(1)
+        self.pass_time(1000)
+        self.assertEqual(self.committed()["orders", 0], 1)
+
+    def test_short_lease(self):
+        """Where sessions are short it is asked so often that an answer stands all the time."""
+        self.a.membership._session_ms = 2000
+        self.publish()
+        delivery = self.wait(self.b.poll())
+        self.pass_time(2000)
+        for _ in range(200):
+            self.clock.advance(20)
+            self.assertTrue(delivery.stands())
+        self.silence()
+        self.assertLessEqual(self.falls_after(delivery), 1000)
+        delivery.settle(0)
+
+    def test_never_again(self):
+        """What has fallen stays so, also where the line was not broken: its message may be another's by now. Polls that wait are asked anew."""
+        self.publish()
+        delivery = self.wait(self.b.poll())
+        waiting = self.b.poll(timeout=60_000)
+        granted = self.a.board._owner._granted_holds
+        granted.refuse(self.b.key)
+        self.falls_after(delivery)
+        granted.relent(self.b.key)
+        self.pass_time(3000)
+        self.assertFalse(delivery.stands())
+        delivery.settle(0)
+        self.pass_time(500)
+        again = self.wait(waiting)
+        self.assertEqual((places(again), again.stands()), ([("orders", 0, 0)], True))
+        again.settle(1)
+
+    def test_explicit_kept(self):
+        """Answers with both kinds whose node falls silent: explicit leases last as they were granted, whatever the answers ended with; the rest comes
+        again."""
+        explicit = ("amounts", "zones")
+        for topic in explicit:
+            self.create_topic(topic)
+            self.bind("shop", topic, ack="explicit", ack_timeout_ms=60_000)
+        self.b.take()
+        held = []
+        for _ in range(3):
+            for topic in ("orders", *explicit):
+                self.publish(topic)
+            held += self.wait(self.b.poll(batch=3)).messages
+        leased = [each for each in held if each.token]
+        self.assertEqual((len(held), len(leased)), (9, 6))
+        self.b.die()
+        self.pass_time(GIVE_BACK_MS + 1500)
+        self.assertEqual(self.a.take(topics=explicit), [])
+        self.assertEqual(self.a.take(), [("orders", 0, number) for number in range(3)])
+        self.assertEqual(self.a.ack(*leased), (6, []))
+
+
+class SlotLeaves(NodesCase):
+    """A slot leaves its node while another node writes an answer that is done by being written, and falls silent. The third one is to have it."""
+
+    ids = ("a", "b", "c")
+
+    def setUp(self):
+        super().setUp()
+        self.owned = self.owner()
+        slot = slot_of("shop", self.slots)
+        order = [rendezvous(slot, {node.key for node in self.nodes if node is not self.owned})]
+        self.heir = next(node for node in self.nodes if node.key in order)
+        self.edge = next(node for node in self.nodes if node not in (self.owned, self.heir))
+        self.publish()
+        self.delivery = self.wait(self.edge.poll())
+
+    def moves(self, watch=lambda: None):
+        """ms until the heir has it."""
+        self.owned.ownership.drain()
+        for ms in range(0, 60_000, 50):
+            if slot_of("shop", self.slots) in self.heir.subscriber.seated():
+                return ms
+            watch()
+            self.clock.advance(50)
+        self.fail("it does not move")
+
+    def silence(self):
+        self.wires._factories.clear()
+        for wire in self.edge.wires():
+            wire.held = True
+
+    def test_silent(self):
+        """It moves as soon as the silent node has surely ended its answer, and that is some 5 s; not before."""
+        fell = []
+        self.silence()
+        moved = self.moves(lambda: fell.append(self.delivery.stands()))
+        self.assertFalse(fell[-1])
+        self.assertLessEqual(moved, HOLD_MS + MARGIN_MS + 200)
+        self.assertGreater(moved, HOLD_MS - 1000)
+        self.assertEqual(self.heir.take(), [("orders", 0, 0)])
+
+    def test_link_broken(self):
+        """So where its link broke, and does not come again."""
+        self.wires._factories.clear()
+        self.owned.wire(self.edge).cut()
+        self.assertLessEqual(self.moves(), HOLD_MS + MARGIN_MS + 200)
+        self.assertFalse(self.delivery.stands())
+
+    def test_back_too_late(self):
+        """A node that comes back when the slot has moved writes nothing of it."""
+        self.silence()
+        self.moves()
+        for wire in self.edge.wires():
+            wire.go_on()
+        self.assertFalse(self.delivery.stands())
+        self.pass_time(3000)
+        self.assertFalse(self.delivery.stands())
+        self.delivery.settle(1)
+        self.settle()
+        self.assertEqual(self.heir.take(), [("orders", 0, 0)])
 
 
 class Behind(PairCase):

@@ -3,9 +3,10 @@
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from psubd.errors import BadParameter, OverBudget, RateLimited, StorageUnavailable, TopicNotBound
+from psubd.errors import BadParameter, Internal, OverBudget, RateLimited, StorageUnavailable, TopicNotBound
 from psubd.interfaces import IStorage, ISubscriber
 from psubd.model import Rate
+from psubd.services import handouts
 from psubd.services.looking import Lookout
 from tests.services.house import SubscriberTestCase, places
 
@@ -261,6 +262,28 @@ class CancelTests(SubscriberTestCase):
         self.publish(count=1000)
         self.publish(partition=1, count=1000)
         self.assertEqual(len(set(found)), 2000)
+
+
+class BrokenTests(SubscriberTestCase):
+    def test_an_answer_cannot_be_made(self):
+        """A bug that keeps one answer from being made ends that poll; its messages and everybody else's are given to the next ones, and the group
+        goes on."""
+        waiting = [self.poll(ack="explicit"), self.poll()]
+        whole = handouts.shown
+
+        def broken(channel, lease):
+            self.patch(handouts, "shown", whole)
+            raise ValueError("a bug")
+
+        self.patch(handouts, "shown", broken)
+        self.publish()
+        self.failureResultOf(waiting[0], Internal)
+        self.assertEqual([error.value.args for error in self.flushLoggedErrors(ValueError)], [("a bug",)])
+        delivery = self.wait(waiting[1])
+        self.assertEqual(places(delivery), [("orders", 0, 0)])
+        delivery.settle(0)
+        self.publish()
+        self.assertEqual(self.drain(), [("orders", 0, 0), ("orders", 0, 1)])
 
 
 class FairnessTests(SubscriberTestCase):

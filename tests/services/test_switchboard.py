@@ -244,6 +244,18 @@ class Groups(ThreeCase):
                 item = views[name].items[0]
                 self.assertEqual((item.leased, item.lag, item.node), (2, 5, self.nodes[number].id))
 
+    def test_cost(self):
+        """The places of a group are asked for once, by the node that serves it, if they are not in its memory."""
+        self.lease_all()
+        before = self.storage.calls.get("committed", 0)
+        shown = self.nodes[0].board.groups(None)
+        self.settle()
+        self.assertEqual(len(self.wait(shown)), 4)
+        self.assertEqual(self.storage.calls["committed"] - before, 1)  # of "shop"
+        few = self.nodes[0].board.groups(None, set(self.names[:2]).__contains__)
+        self.settle()
+        self.assertEqual([view.group for view in self.wait(few)], sorted(self.names[:2]))
+
     def test_not_reached(self):
         """A group whose node is not reached is shown as the storage has it."""
         self.publish(count=5)

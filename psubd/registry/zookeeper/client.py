@@ -190,7 +190,7 @@ class Client:
         kazoo = KazooClient(
             hosts=",".join(self._place.hosts),
             timeout=seconds,
-            handler=Threads(min(3.0, seconds / 4)),
+            handler=Threads(min(3.0, seconds / 4), seconds),
             default_acl=CREATOR_ALL_ACL if settings.username else None,
             auth_data=digest,
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, max_delay=0.5),

@@ -45,16 +45,27 @@ class Lease(NamedTuple):
 class Threads(SequentialThreadingHandler):  # type: ignore[misc]
     """kazoo's threads, with a bound on how long one server is tried.
 
-    :ivar patience_s: seconds for a connection to come about, and again for the server's first word. kazoo's own is the whole session: a server
-        that is down without a word would cost the session, though another one is there.
+    :param least_s: at the first try. :param most_s: at the last ones: servers that are slow, and no more than that, must be reached at last.
+    :ivar patience_s: seconds for a connection to come about, and again for the server's first word, which it says once the new session is on its
+        disk. kazoo's own is the whole session: a server that is down without a word would cost the session, though another one is there. Doubled
+        with each try that fails: giving up too soon each time would never end, and leave sessions behind that make servers slower.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, least_s: float, most_s: float) -> None:
         super().__init__()
-        self.patience_s = patience_s
+        self.least_s, self.most_s = least_s, most_s
+        self.patience_s = least_s
+
+    def tried(self, well: bool) -> None:
+        """A server was tried, and took us, or did not within that time."""
+        self.patience_s = self.least_s if well else min(self.most_s, 2 * self.patience_s)
 
     def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        return super().create_connection(*args, **{**kwargs, "timeout": min(self.patience_s, kwargs.get("timeout") or self.patience_s)})
+        try:
+            return super().create_connection(*args, **{**kwargs, "timeout": self.patience_s})
+        except (self.timeout_exception, TimeoutError):
+            self.tried(False)
+            raise
 
     def select(self, readers: Sequence[Any], writers: Sequence[Any], others: Sequence[Any], timeout: float | None = None) -> Any:
         """As select(2). kazoo's own makes an epoll for each call, which is half of what a request costs it."""
@@ -99,7 +110,12 @@ class Line(ConnectionHandler):  # type: ignore[misc]
             return super()._invoke(timeout, request, xid)
         before = self._now_ms()
         self._sent.clear()
-        answer = super()._invoke(min(timeout, self.handler.patience_s), request, xid)
+        try:
+            answer = super()._invoke(self.handler.patience_s, request, xid)
+        except (self.handler.timeout_exception, TimeoutError):
+            self.handler.tried(False)
+            raise
+        self.handler.tried(True)
         granted = answer[0]
         if granted.time_out > 0:
             self._confirm(granted.session_id, granted.time_out, before)

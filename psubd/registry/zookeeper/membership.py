@@ -63,6 +63,7 @@ class Membership:
         self.id, self._mode, self._started_ms = "", mode, started_ms
         self.slots = layout.SLOTS
         self._eligible, self._load = False, 0
+        self._session_ms = session.asked_ms
         self._address: str | None = None
         self._written: tuple[str, bytes] | None = None
         self._epoch = 0
@@ -104,6 +105,12 @@ class Membership:
     def lease_ends_ms(self) -> int:
         lease = self._session.lease
         return 0 if lease is None else lease.ends_ms
+
+    def session_ms(self) -> int:
+        lease = self._session.lease
+        if lease is not None:
+            self._session_ms = lease.timeout_ms
+        return self._session_ms
 
     def claim(self, slot: int) -> Deferred[int]:
         return Deferred.fromCoroutine(self._claim(slot))

@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from psubd import drivers
 from psubd.errors import RegistryUnavailable
 from psubd.interfaces import IClock
 from psubd.registry.lane import Lane
-from psubd.registry.zookeeper import journal
 from psubd.registry.zookeeper.client import Client, Get, Lost, Operation, Unsent
 from psubd.registry.zookeeper.line import Lease
 from psubd.registry.zookeeper.settings import Place, ZooKeeperSettings
@@ -141,12 +141,13 @@ class Session:
     """ZooKeeper for the reactor's thread. All methods are to be called there.
 
     :param reactor: IReactorFromThreads.
+    :ivar asked_ms: the session timeout that servers are asked for.
     """
 
     log = Logger()
 
     def __init__(self, place: Place, settings: ZooKeeperSettings, clock: IClock, reactor: Any) -> None:
-        self.place = place
+        self.place, self.asked_ms = place, settings.session_timeout_ms
         self._crossing = Crossing(reactor)
         self._standing = Standing()
         self._events = machine(self._standing)
@@ -184,7 +185,7 @@ class Session:
 
     def start(self) -> None:
         """Begin to connect, and go on until `stop`."""
-        journal.listen()
+        drivers.listen("kazoo")
         self._lane.start()
         self.client.start()
 

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from psubd import drivers
 from psubd.errors import Internal, PsubdError, StorageTimeout, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
-from psubd.storage.kafka import journal
 from psubd.storage.kafka.atlas import Change, Chart, uid
 from psubd.storage.kafka.client import KafkaClient
 from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
@@ -128,7 +128,7 @@ class KafkaStorage:
     # --- life ---
 
     def start(self) -> "Deferred[None]":
-        journal.listen()
+        drivers.listen("kafka")
         self._client = KafkaClient(self._bootstrap, self.settings, self._heard_of_change, self._heard, self._heard_of_answers)
         started: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._client.start)
         return started.addCallback(lambda _: self._started())

@@ -223,7 +223,7 @@ class Tail:
     def _run(self, station: Station, seat: int) -> None:
         if not station.running[seat] and not self.stopped:
             station.running[seat] = True
-            self.line.spawn(self._main(station) if seat == MAIN else self._newcomers(station))
+            self.line.submit(self._main if seat == MAIN else self._newcomers, station)
 
     async def _main(self, station: Station) -> None:
         session = Session(kept=True)
@@ -319,11 +319,13 @@ class Tail:
         return Arrival(reader.topic, reader.partition, reader.id, piece.next, piece.end, piece) if moved or news else None
 
     def _failed(self, reader: Reader, error: type[errors.KafkaError]) -> None:
+        if self.stopped:  # the line takes nothing any more
+            return
         reader.end = -1  # what it says no longer counts, until an answer says otherwise
         for station in self.stations.values():
             station.readers.pop((reader.topic, reader.partition), None)  # a broker answers a fetch with an error in it at once: again and again
         if error is errors.OffsetOutOfRangeError:
-            self.line.spawn(self._recover(reader))
+            self.line.submit(self._recover, reader)
             return
         if error in GONE or issubclass(error, errors.InvalidMetadataError):
             self.atlas.kick()
@@ -331,9 +333,9 @@ class Tail:
 
     def _reseat(self) -> None:
         """Give the readers that have no seat one, after a pause."""
-        if not self._reseating:
+        if not self._reseating and not self.stopped:
             self._reseating = True
-            self.line.spawn(self._reseat_later())
+            self.line.submit(self._reseat_later)  # not a coroutine that is made here: where the line has ended nobody would await it
 
     async def _reseat_later(self) -> None:
         await self.line.net.sleep(PAUSE_S)

@@ -21,7 +21,7 @@ class Lines(SynchronousTestCase):
         self.now, self.renewed, self.answer = 0, 0, None
         for name in ("_invoke", "_submit", "_read_response"):
             self.patch(ConnectionHandler, name, lambda *_, **__: self.answer)
-        self.line = Line(KazooClient("127.0.0.1:1", handler=Threads(1.0)), None, lambda: self.now, self.renew)
+        self.line = Line(KazooClient("127.0.0.1:1", handler=Threads(1.0, 6.0)), None, lambda: self.now, self.renew)
 
     def renew(self) -> None:
         self.renewed += 1
@@ -97,6 +97,24 @@ class Lines(SynchronousTestCase):
         self.now = 3_500
         self.hear(1)
         self.assertEqual(self.line.lease, Lease(8, 4_000, 3_000))
+
+    def test_slow_servers(self) -> None:
+        """A server that does not answer in time is left for the next one; in turn after turn each gets longer, so that slow ones are reached too."""
+        waited: list[float] = []
+
+        def silent(line: Line, timeout: float, *_: Any) -> Any:
+            waited.append(timeout)
+            raise TimeoutError
+
+        answers = ConnectionHandler._invoke
+        self.patch(ConnectionHandler, "_invoke", silent)
+        for _ in range(5):
+            self.assertRaises(TimeoutError, self.connect, 7, 4_000)
+        self.assertEqual(waited, [1.0, 2.0, 4.0, 6.0, 6.0])
+        self.assertEqual(self.line.handler.patience_s, 6.0)
+        self.patch(ConnectionHandler, "_invoke", answers)
+        self.connect(7, 4_000)
+        self.assertEqual(self.line.handler.patience_s, 1.0)
 
     def test_renewed(self) -> None:
         """It is told when a lease stands that did not; not each time that it grows."""

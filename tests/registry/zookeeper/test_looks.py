@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.registry.zookeeper.client import Children, Create, Get, Set
+from psubd.registry.zookeeper.line import Lease
 from psubd.registry.zookeeper.membership import Membership, key_of
 from psubd.testing.clock import FakeClock
 
@@ -22,7 +23,8 @@ class Tree:
     """ZooKeeper, as a session shows it: what is read is of the moment of the call; it arrives when the test says so."""
 
     def __init__(self) -> None:
-        self.id, self.lease = SESSION, None
+        self.id, self.asked_ms = SESSION, 10_000
+        self.lease: Lease | None = None
         self.nodes: dict[str, tuple[bytes, Any]] = {}
         self.zxid = 0
         self.watches: list[Callable[[str], None]] = []
@@ -68,6 +70,18 @@ class Tree:
             return self.nodes.get(operation.path) or NoNodeError()
         assert isinstance(operation, Create | Set)
         return self._write(operation.path, operation.data, SESSION)
+
+
+class GrantedTests(SynchronousTestCase):
+    def test_granted(self) -> None:
+        """How long sessions last is what the server has granted, also once that one is over."""
+        tree = Tree()
+        members = Membership(tree, FakeClock(), "pubsub", 0)  # type: ignore[arg-type]
+        self.assertEqual(members.session_ms(), 10_000)
+        tree.lease = Lease(SESSION, 4_000, 0)
+        self.assertEqual(members.session_ms(), 4_000)
+        tree.lease = None
+        self.assertEqual(members.session_ms(), 4_000)
 
 
 class LooksTests(SynchronousTestCase):
