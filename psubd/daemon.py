@@ -2,9 +2,11 @@
 answered is kept.
 
 Alone, a node opens everything and then its ports. One of many listens first, since its registry may be away for long: each request is 503 until
-it has been read; and when it stops it lets go of its groups first, so that nobody waits for them.
+it has been read; and when it stops it lets go of its groups first, so that nobody waits for them. A worker shares its data port with others, and
+opens that when it can serve.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,16 +30,22 @@ from psubd.folder import StateFolder
 from psubd.interfaces import IRegistry, Route
 from psubd.model import Token
 from psubd.peers.line import advertised
-from psubd.ports import Reached, accept_rest, listen, place, turn_away
+from psubd.polling import without_log_context
+from psubd.ports import Reached, Sharing, accept_rest, listen, place, turn_away
 from psubd.process import Ending, end_plainly, raise_open_files, reasons, tell
 from psubd.services.ownership import MOVING
 from psubd.wire.site import Site
+from psubd.worker import Speaker
 
 log = Logger()
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it. The storage's writer needs it many times a transaction: with the
 usual 5 ms and a busy reactor it stored 7,300 rows a second in batches of 128, with 1 ms 27,000, with 0.2 ms 72,000 (measured on 2 cores)."""
+
+COLLECT_AFTER = (20_000, 20, 50)
+"""`gc.set_threshold`: requests make many objects that live for a moment, and hardly a cycle. With Python's own thresholds, and all that was loaded at
+the start looked at again and again, the collector took a quarter of the processor time of a publish (11.9 us, and 7.4 us so; measured on Kafka)."""
 
 LINGER_MS = 100
 """How long the ports stay open after connections ceased to begin: those that had begun are completed and accepted, else they would be reset."""
@@ -60,16 +68,18 @@ class Daemon(Service):
     """psubd as one service: its parts, its ports, and the files that say where they are.
 
     :param out: where the demonstration's lines go. twistd sends ``sys.stdout`` to the log, with a time before each line.
+    :param speaker: tells the process that started this one, where it is a worker.
     """
 
     name = "psubd"
 
-    def __init__(self, config: Config, reactor: Any, out: TextIO | None = None) -> None:
+    def __init__(self, config: Config, reactor: Any, out: TextIO | None = None, speaker: Speaker | None = None) -> None:
         self.config = config
         self.reactor = reactor
         self.folder = StateFolder(config.state)
+        self.common = StateFolder(config.folder)
         self.ending = Ending()
-        self._out = out
+        self._out, self._speaker = out, speaker
         self._house: House | None = None
         self._sites: list[Site] = []
         self._ports: dict[str, list[IListeningPort]] = {"listen": [], "manager": [], "peer": []}
@@ -101,6 +111,8 @@ class Daemon(Service):
         super().startService()  # type: ignore[no-untyped-call]
         os.umask(0o077)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        without_log_context(self.reactor)
+        gc.set_threshold(*COLLECT_AFTER)
         raise_open_files(2 * self.config.max_connections + 1024)
         try:
             self.folder.open()
@@ -138,12 +150,14 @@ class Daemon(Service):
     def _one_of_many(self, cluster: Cluster) -> Sequence[Step]:
         """The ports are there before the registry is. What needs the registry or the storage is tried until they are there."""
         lasting = (cluster.secret.open, self.house.subscriber.start, lambda: self._join(cluster), self._first_token, self._demonstrate)
+        listens: Sequence[Step] = (self._listen, self._write_ports)
+        apart = self.config.worker is not None
         return (
-            self._listen,
-            self._write_ports,
+            *((self._listen_apart,) if apart else listens),
             self._read_registry,
             self._open_storage,
             *(self._lasting(step) for step in lasting),
+            *((self._listen_shared, self._write_ports) if apart else ()),
             self._announce,
             lambda: self._settle(cluster),
         )
@@ -221,12 +235,14 @@ class Daemon(Service):
 
     async def _first_token(self) -> None:
         """The admin token of the environment; else, where no admin token is registered, the one in the folder, made now if need be."""
+        if self.config.worker is not None and self.config.worker.number > 0:
+            return  # the first of the workers sees to it
         text = self.config.admin_token
         if text is None and not has_admin(self.house.registry):
-            text = (self.folder.read(TOKEN_FILE) or "").strip()
+            text = (self.common.read(TOKEN_FILE) or "").strip()
             if not text:
                 text = keys.make("token")
-                self.folder.write(TOKEN_FILE, text + "\n")  # before it is registered: a crash between the two locks nobody out
+                self.common.write(TOKEN_FILE, text + "\n")  # before it is registered: a crash between the two locks nobody out
         if text is not None:
             await self.house.registrar.ensure_admin(text)
 
@@ -235,20 +251,31 @@ class Daemon(Service):
         if self.config.demo:
             house = self.house
             shared = None if house.cluster is None else house.registry
-            self._keys = await Demo(self.folder, house.registrar, house.gate, house.clock, shared).keys()
+            self._keys = await Demo(self.common, house.registrar, house.gate, house.clock, shared).keys()
 
     async def _listen(self) -> None:
         """All ports listen, or psubd does not start."""
+        await self._listen_site("listen", self._data_routes(), self.reactor)
+        await self._listen_apart()
+
+    async def _listen_apart(self) -> None:
+        """All ports but the data port."""
+        await self._listen_site("manager", self._manager_routes(), self.reactor)
         cluster = self.house.cluster
-        for name, routes in (("listen", self._data_routes()), ("manager", self._manager_routes())):
-            held = routes if cluster is None else self._entrance.hold(routes)
-            site = Site(held, self.house.clock, port=PORT_NAMES[name], settings=wire_settings(self.config), metrics=self.house.metrics)
-            self._sites.append(site)
-            for description in getattr(self.config, name):
-                self._ports[name].append(await listen(self.reactor, name, description, site))
         if cluster is not None:
             for description in self.config.peer:
                 self._ports["peer"].append(await listen(self.reactor, "peer", description, cluster.line.guard(cluster.mesh.door)))
+
+    async def _listen_shared(self) -> None:
+        """The data port of a worker: once it can serve, since the kernel gives it its share from then on, and would, had it only a 503 to give."""
+        await self._listen_site("listen", self._data_routes(), Sharing(self.reactor))
+
+    async def _listen_site(self, name: str, routes: list[Route], reactor: Any) -> None:
+        held = routes if self.house.cluster is None else self._entrance.hold(routes)
+        site = Site(held, self.house.clock, port=PORT_NAMES[name], settings=wire_settings(self.config), metrics=self.house.metrics)
+        self._sites.append(site)
+        for description in getattr(self.config, name):
+            self._ports[name].append(await listen(reactor, name, description, site))
 
     def _data_routes(self) -> list[Route]:
         house, config = self.house, self.config
@@ -296,12 +323,17 @@ class Daemon(Service):
         """Say where we are."""
         ports = {name: [place(port) for port in listening] for name, listening in self._ports.items()}
         document = {"data": ports["listen"], "manager": ports["manager"][0], "peer": ports["peer"][0] if ports["peer"] else None}
-        self.folder.write("ports.json", msgspec.json.encode(document).decode() + "\n")
+        told = msgspec.json.encode(document)
+        self.folder.write("ports.json", told.decode() + "\n")
+        if self._speaker is not None:
+            self._speaker.ports(told)
 
     async def _announce(self) -> None:
         """Serve, and say so: the log, and the demonstration's lines."""
         self._trouble = None
         self._entrance.open()
+        gc.collect()
+        gc.freeze()
         log.info(
             "psubd {version} serves: data port {data}, manager port {manager}",
             version=__version__,
@@ -314,12 +346,12 @@ class Daemon(Service):
     def _demonstration(self) -> list[str]:
         """What ``--demo`` prints."""
         urls = {name: Reached.at(getattr(self.config, name)[0], self._ports[name][0].getHost()) for name in PORT_NAMES}
-        token = "in PSUBD_ADMIN_TOKEN" if self.config.admin_token else f"in {self.folder.file(TOKEN_FILE)}"
+        token = "in PSUBD_ADMIN_TOKEN" if self.config.admin_token else f"in {self.common.file(TOKEN_FILE)}"
         data = urls["listen"]
         return [
             "",
             f"psubd {__version__}: data port {data.url}, manager port {urls['manager'].url}, the admin token is {token}",
-            f"The application {NAME} is bound to the topic {NAME}; its keys are in {self.folder.file(FILE)}. Publish, then read:",
+            f"The application {NAME} is bound to the topic {NAME}; its keys are in {self.common.file(FILE)}. Publish, then read:",
             "",
             *(f"  {line}" for line in curl_lines(data.url, data.options, self._keys, self.config.mode)),
             "",

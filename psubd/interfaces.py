@@ -78,6 +78,11 @@ class IExchange(Interface):
     request_id: str = Attribute("The client's own x-request-id if it was sane, else one of ours.")
     client: str = Attribute("The peer's address, for the audit.")
     secure: bool = Attribute("Whether it came over TLS.")
+    kept: dict[str, Any] = Attribute(
+        "What endpoints have derived from this very head (method, target and all field lines, byte for byte but for the number of content-length) in "
+        "an earlier request; empty at first, and whenever it was let go. "
+        "Whatever else an answer depends on (the body, what is registered, the time) must be judged anew each time."
+    )
 
     def header(name: bytes) -> bytes | None:
         """The value of the single-valued header ``name`` (lower case), or None.
@@ -117,7 +122,9 @@ class Route(msgspec.Struct, frozen=True):
     :ivar name: the route's name in metrics and in OpenAPI (``operationId``).
     :ivar doc: what OpenAPI says of it (manager port).
     :ivar admit: called before a body is read, with an exchange that has none yet: what it raises (`PsubdError`) is the answer, so that a
-        stranger's body takes no memory. The endpoint judges again afterwards, since a key may end while a body comes in.
+        stranger's body takes no memory. The endpoint judges again afterwards, since a key may end while a body comes in; where a small body came
+        with its head, the endpoint alone judges.
+    :ivar hot: asked so often that the data port serves it past Klein's tree; what it does must not depend on that.
     """
 
     method: str
@@ -130,6 +137,7 @@ class Route(msgspec.Struct, frozen=True):
     head: bool = False
     doc: Any = None
     admit: "Callable[[IExchange], Any] | None" = None
+    hot: bool = False
 
 
 # --- access: who may do what ----------------------------------------------------------------------------------------------------
@@ -138,6 +146,10 @@ class Route(msgspec.Struct, frozen=True):
 class IGate(Interface):
     """The application border. Reads an in-memory index of the registry's snapshot: nothing here waits. Where the snapshot is too old to go by, all
     that judges a credential or a grant raises RegistryUnavailable."""
+
+    serial: int = Attribute(
+        "Rises with every change of what the gate goes by: what was looked up at one serial still holds at it, but for keys that end."
+    )
 
     def publisher(shown: Credentials) -> Grant:
         """Who publishes with these. :raises BadCredentials: one answer for unknown, wrong and ended."""
@@ -154,7 +166,8 @@ class IGate(Interface):
     def may_subscribe(grant: Grant, topics: Sequence[str] | None) -> dict[str, Binding]:
         """The bindings with ``sub`` granted for ``topics`` (None: all), by the registry of this moment. :raises BadCredentials: where the
         grant's key has ended or its application is another one now. :raises TopicNotBound: for a topic that is not bound, or where none is
-        left. :raises RateLimited: where all that are asked for are in debt."""
+        left. :raises RateLimited: where all that are asked for are in debt. The caller changes nothing in it: while none of the topics has a
+        rate, and nothing else has changed, the same dictionary comes again."""
 
     def watch(application: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` after each change of the application, its bindings or their topics (deleted too), and when one of its keys
@@ -191,6 +204,12 @@ class IPublisher(Interface):
             range, no key on a compacted topic. :raises TopicMissing: the topic is gone from the storage.
         """
 
+    def judge_all(topic: Topic, records: Sequence[Record]) -> list[Record]:
+        """`judge` of all, for many at a time; raises what one of them is refused with."""
+
+    def post(record: Record, acks: Acks, told: "Callable[[Position | PsubdError], None]") -> None:
+        """Store one judged record: `publish` for the hot path, as `IStorage.post`."""
+
     def publish(records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         """Store judged records of one topic, in order; each is answered alone. ``acks`` 0: fired at once, positions not known: an empty list."""
 
@@ -204,6 +223,10 @@ class ISubscriber(Interface):
         Fails with TopicNotBound or BadCredentials the moment the grant no longer holds, TopicMissing, TooManyGroups, StorageUnavailable; InUse
         where somebody else has the group in the storage, OwnershipInDoubt where that befell a group while it was served.
         """
+
+    def at_once(grant: Grant, ask: Poll) -> Delivery | None:
+        """What `poll` would fire with before it returned, without a Deferred: the hot path. None: nothing is at hand that the ask may have, or
+        it is refused: `poll` tells. Never raises."""
 
     def replay(grant: Grant, ask: Replay) -> "Deferred[Delivery]":
         """Read from a place, without any group. Cancelling withdraws the ask. Fails with OffsetOutOfRange past the end."""
@@ -574,6 +597,14 @@ class IStorage(Interface):
 
     def delete_topic(topic: str) -> "Deferred[None]":
         """Delete it with its data. One that is not there: done."""
+
+    def post(record: Record, acks: Acks, told: "Callable[[Position | PsubdError], None]") -> None:
+        """Append one judged record: `publish` for the hot path. ``told`` is called once with what came of it, on the reactor's thread, never within
+        this call; with acks ``0`` the record is accepted when this returns, and ``told`` is never called (a failure is logged). Calls of one
+        turn of the reactor cross to the storage together, in order.
+
+        :raises StorageUnavailable: it is not accepted, and ``told`` will not be called.
+        """
 
     def publish(records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         """Append judged records (partition set). Per partition in the order given; one record's failure is no other's. ``all``: on stable

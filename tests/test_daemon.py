@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from psubd import daemon
 from psubd.config import Config
+from psubd.crew import Crew
 from psubd.errors import ConfigError, RegistryUnavailable, StorageTimeout
 from psubd.model import Token
 from psubd.services.registrar import Registrar
@@ -56,6 +57,16 @@ class FirstTokenTests(SynchronousTestCase):
         self.assertEqual(self.role(token), "admin")
         self.start()
         self.assertEqual((self.file(), len(self.registry.snapshot().children("/tokens"))), (token, 1))
+
+    def test_workers(self) -> None:
+        """The first of several workers makes it, in the folder that they have in common."""
+        given = Config(state=self.state, workers=2)
+        for number, made in ((1, False), (0, True)):
+            with mock.patch("atexit.register"):
+                worker = daemon.Daemon(given.of(given.crew.worker(number)), None)
+            worker._house = mock.Mock(registry=self.registry, registrar=self.registrar)
+            self.successResultOf(Deferred.fromCoroutine(worker._first_token()))
+            self.assertEqual(self.file() is not None, made)
 
     def test_crash_between(self) -> None:
         """A file that was written and not registered yet is taken as it is."""
@@ -274,6 +285,16 @@ class ManyNodesTests(SynchronousTestCase):
             ],
         )
         self.assertEqual((self.daemon.trouble(), self.closed()), (None, False))
+
+    def test_worker(self) -> None:
+        """A worker opens the data port, which others serve meanwhile, when it has all that it needs to serve, and then says where it is."""
+        self.daemon.config = self.config.of(Crew(2, self.state, self.config.listen, self.config.manager, self.config.peer, "").worker(1))
+        self.daemon._listen_apart = self.step("manager and peers")  # type: ignore[method-assign]
+        self.daemon._listen_shared = self.step("data port")  # type: ignore[method-assign]
+        self.start()
+        self.assertEqual(self.events[:2], ["manager and peers", "registry start"])
+        self.assertEqual(self.events[-3:], ["demo", "data port", "ports.json"])
+        self.assertFalse(self.closed())
 
     def test_groups_on_their_way(self) -> None:
         """Requests are served as soon as it is among the nodes; it says that it is ready once each group has a node, or after a while."""

@@ -1,6 +1,7 @@
 """An exchange made by hand, for tests of endpoints."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from zope.interface import implementer
 
@@ -35,6 +36,7 @@ class FakeExchange:
         self.client = client
         self.secure = secure
         self.request_id = request_id
+        self.kept: dict[str, Any] = {}
 
     def header(self, name: bytes) -> bytes | None:
         values = [value for sent, value in self.headers if sent == name]

@@ -2,7 +2,10 @@
 
 Twisted's own `HTTPChannel` answers what it refuses with a bare 400, joins folded lines, takes two ``Host``, sends 100 Continue before anybody
 judged the request, and pauses a connection whose request waits; its parser's state is private. So this is a protocol of psubd's own; its
-requests are Twisted's (`twisted.web.server.Request`), rendered by Klein.
+requests are Twisted's (`twisted.web.server.Request`), rendered by Klein, but for those that are asked most (`psubd.wire.hot`).
+
+There are two short cuts, and nothing depends on whether one is taken. A request that comes alone, in one piece, with a head that is known, goes
+to its endpoint from `dataReceived`. An answer that is small, while nothing else is unsent, is handed to the operating system from `send`.
 
 Reading goes through these states:
 
@@ -31,15 +34,21 @@ from psubd.errors import OverBudget, PsubdError, RequestTimeout
 from psubd.model import Answer
 from psubd.wire.framing import Chunked, Sized
 from psubd.wire.handover import Handover, Line, Pump, settled
-from psubd.wire.head import Head, head_end, parse_head
+from psubd.wire.head import Head, head_end
+from psubd.wire.hot import HotRequest
 from psubd.wire.intake import Intake
+from psubd.wire.memo import Known, cut
 from psubd.wire.outlet import Outlet
 from psubd.wire.port import Port
 from psubd.wire.problem import problem
-from psubd.wire.replies import BODILESS, reply_head
-from psubd.wire.request import Request
+from psubd.wire.replies import BODILESS
+from psubd.wire.request import Asked, Request
 
 log = Logger()
+
+
+STRAIGHT = 65_536
+"""The largest body that is handed over at once, with its head; `abstract.FileDescriptor.bufferSize`."""
 
 
 class Reading(Enum):
@@ -53,6 +62,9 @@ class Reading(Enum):
     CLOSED = auto()
 
 
+HEAD, BODY, DONE, SPILL, LINGER, CLOSED = Reading
+
+
 class Channel(Protocol):
     """A connection.
 
@@ -61,6 +73,7 @@ class Channel(Protocol):
     :ivar request: the one whose answer is not out yet.
     :ivar close_after: the present answer is the connection's last.
     :ivar fresh: no request has come on it. :ivar unasked: the client waits for 100 Continue before it sends the body.
+    :ivar unsent: something was written that the operating system may not have taken.
     :ivar expecting: bytes of a request wait in the kernel. :ivar held: enough has come behind a request that waits: the transport is paused.
     :ivar read_deadline: when what is awaited from the client must be there, in ms of the clock that never jumps. :ivar write_deadline: when to
         look next whether the client takes its answer.
@@ -71,16 +84,17 @@ class Channel(Protocol):
         self.settings = port.settings
         self.full = full
         self.buffer = bytearray()
-        self.reading = Reading.HEAD
+        self.reading = HEAD
         self.framing: Sized | Chunked = Sized(0)
         self.intake: Intake | None = None
-        self.request: Request | None = None
+        self.request: Asked | None = None
         self.sending: Handover | Outlet | None = None
         self.close_after = False
         self.fresh = True
         self.unasked = False
         self.expecting = False
         self.partial = False
+        self.unsent = False
         self.advancing = False
         self.held = False
         self.dropped = 0
@@ -102,7 +116,7 @@ class Channel(Protocol):
             self.await_bytes(self.settings.idle_timeout_ms)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.reading, self.read_deadline, self.write_deadline = Reading.CLOSED, inf, inf
+        self.reading, self.read_deadline, self.write_deadline = CLOSED, inf, inf
         self.intake = None
         self.buffer.clear()
         sending, self.sending = self.sending, None
@@ -110,8 +124,8 @@ class Channel(Protocol):
         if sending is not None:
             sending.lost()
         if request is not None:
-            self.port.meters.broken.inc()
-            request.connectionLost(reason)
+            self.port.meters.broken.value += 1
+            request.lost(reason)
         self.port.left(self)
 
     def isSecure(self) -> bool:
@@ -125,12 +139,12 @@ class Channel(Protocol):
 
     @property
     def busy(self) -> bool:
-        return self.request is not None or (self.reading is Reading.HEAD and (bool(self.buffer) or self.expecting))
+        return self.request is not None or (self.reading is HEAD and (bool(self.buffer) or self.expecting))
 
     def drain(self) -> None:
         if isinstance(self.sending, Outlet):
             self.sending.stop()
-        elif self.reading is Reading.HEAD and not self.buffer:
+        elif self.reading is HEAD and not self.buffer:
             waits = self.line.peek()
             if waits or (self.fresh and waits is None):
                 self.expecting = True
@@ -142,12 +156,51 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.expecting = False
-        self.port.meters.received.inc(len(data))
-        if self.reading is Reading.LINGER:
+        port = self.port
+        port.meters.received.value += len(data)
+        if self.reading is HEAD and not self.buffer and not self.advancing:
+            end = data.find(b"\r\n\r\n") + 4
+            if 3 < end <= port.quick_bytes and self.begin_at_once(data, end):
+                return
+        if self.reading is LINGER:
             self.drop(len(data))
-        elif self.reading is not Reading.CLOSED:
+        elif self.reading is not CLOSED:
             self.buffer += data
             self.advance()
+
+    def begin_at_once(self, data: bytes, end: int) -> bool:
+        """Begin the request that has come, if it is for a hot route. False: see to it as to all others.
+
+        :param end: of its head, which is whole.
+        """
+        raw, size, budget = data[:end], len(data) - end, self.port.budget
+        key, length = cut(raw)
+        known = self.port.memo.heads.get(key)
+        if known is None:
+            try:
+                read = self.port.memo.read(raw, key)
+            except PsubdError:
+                return False
+            if isinstance(read, Head):
+                return False
+            known = read
+        if length is None:
+            length = known.head.length
+        if size == (length or 0) and size <= known.most and budget.used + size <= budget.limit:
+            self.call(known, length, data[end:])
+            return True
+        self.buffer += data[end:]
+        self.run(known, length)
+        self.advance()
+        return True
+
+    def call(self, known: Known, length: int | None, body: bytes) -> None:
+        """A whole request for a hot route is here, and nothing of it needs to be judged by the wire."""
+        self.fresh = self.partial = False
+        self.read_deadline = inf
+        self.reading = DONE
+        self.request = request = HotRequest(self, self.port, known, length, body, self.port.clock.elapsed_ms())
+        request.call()
 
     def advance(self) -> None:
         """Read on as far as can be."""
@@ -164,13 +217,13 @@ class Channel(Protocol):
 
     def step(self) -> bool:
         """Do the next thing with what is in the buffer. False: nothing can be done now."""
-        if self.reading is Reading.HEAD:
+        if self.reading is HEAD:
             return self.read_head()
-        if self.reading is Reading.BODY:
+        if self.reading is BODY:
             return self.read_body()
-        if self.reading is Reading.SPILL:
+        if self.reading is SPILL:
             return self.read_spill()
-        if self.reading is Reading.DONE and len(self.buffer) > self.settings.pipelined_bytes:
+        if self.reading is DONE and len(self.buffer) > self.settings.pipelined_bytes:
             self.hold()
         return False
 
@@ -200,13 +253,28 @@ class Channel(Protocol):
             end = head_end(self.buffer, self.settings)
             if end is None:
                 return False
-            head = parse_head(bytes(self.buffer[:end]), self.settings)
+            raw = bytes(self.buffer[:end])
+            key, length = cut(raw)
+            read = self.port.memo.heads.get(key) or self.port.memo.read(raw, key)
         except PsubdError as refusal:
             self.give_up(refusal)
             return False
         del self.buffer[:end]
-        self.begin(head)
+        if isinstance(read, Head):
+            self.begin(read, Request(self, read, self.port))
+        else:
+            self.run(read, read.head.length if length is None else length)
         return True
+
+    def run(self, known: Known, length: int | None) -> None:
+        """Begin a request for a hot route, whose body, if any, is in the buffer or comes."""
+        size, budget = length or 0, self.port.budget
+        if size <= len(self.buffer) and size <= known.most and budget.used + size <= budget.limit:
+            body = bytes(self.buffer[:size])
+            del self.buffer[:size]
+            self.call(known, length, body)
+        else:
+            self.begin(known.head_of(length), HotRequest(self, self.port, known, length, b"", self.port.clock.elapsed_ms()))
 
     def begin_head(self) -> None:
         """The first bytes of a head are there: the rest must come in time."""
@@ -214,21 +282,22 @@ class Channel(Protocol):
             self.partial = True
             self.await_bytes(self.settings.head_timeout_ms)
 
-    def begin(self, head: Head) -> None:
-        """A head is whole: judge it, and run it as far as it goes without its body."""
+    def begin(self, head: Head, request: Asked) -> None:
+        """A head is whole: judge it, and run its request as far as it goes without its body."""
         self.partial = self.fresh = False
         self.read_deadline = inf
         self.framing = Chunked() if head.chunked else Sized(head.length or 0)
-        self.reading = Reading.BODY if head.has_body else Reading.DONE
+        self.reading = BODY if head.has_body else DONE
         self.unasked = head.has_body and head.expect == "continue"
         self.close_after = head.close
-        self.request = Request(self, head, self.port)
-        self.request.process()
+        self.request = request
+        request.process()
 
     def take_body(self, intake: Intake) -> Deferred[bytes]:
         """The request wants its body: into ``intake``."""
         self.intake = intake
         if self.unasked and not self.buffer:
+            self.unsent = True
             self.line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.unasked = False
         self.await_bytes(self.settings.body_timeout_ms)
@@ -250,7 +319,7 @@ class Channel(Protocol):
             if not self.framing.ended:
                 self.await_bytes(self.settings.body_timeout_ms)
                 return False
-            self.intake, self.reading, self.read_deadline = None, Reading.DONE, inf
+            self.intake, self.reading, self.read_deadline = None, DONE, inf
             intake.end()
         except PsubdError as refusal:
             self.intake = intake
@@ -266,9 +335,9 @@ class Channel(Protocol):
     def spill(self) -> None:
         """The request is answered before its body is in: what is left of it is of no use."""
         if self.framing.ended:
-            self.reading = Reading.DONE
+            self.reading = DONE
             return
-        self.reading, self.intake = Reading.SPILL, None
+        self.reading, self.intake = SPILL, None
         self.await_bytes(self.settings.drain_ms)
         if self.unasked:
             self.stop_reading()  # whether a body or a request comes next, nobody can tell
@@ -284,17 +353,17 @@ class Channel(Protocol):
             self.stop_reading()
             return False
         self.drop(before - len(self.buffer))
-        if self.reading is not Reading.SPILL or not self.framing.ended:
+        if self.reading is not SPILL or not self.framing.ended:
             return False
         self.read_deadline = inf
-        self.reading = Reading.DONE
+        self.reading = DONE
         if self.request is None:
             self.next_request()
         return True
 
     def stop_reading(self) -> None:
         """Nothing that comes can be read: the present answer is the last."""
-        self.reading, self.close_after = Reading.LINGER, True
+        self.reading, self.close_after = LINGER, True
         self.drop(len(self.buffer))
         self.buffer.clear()
         self.await_bytes(self.settings.drain_ms)
@@ -310,85 +379,124 @@ class Channel(Protocol):
     def enough(self) -> None:
         """No more is read for nothing."""
         self.dropped = max(self.dropped, self.settings.drain_bytes + 1)
-        self.reading, self.close_after, self.read_deadline = Reading.LINGER, True, inf
+        self.reading, self.close_after, self.read_deadline = LINGER, True, inf
         self.buffer.clear()
         if self.request is None:
             self.lose()
 
     def give_up(self, refusal: PsubdError) -> None:
         """Answer what cannot be read; nothing comes after it."""
-        self.request = Request(self, None, self.port)
+        self.request = request = Request(self, None, self.port)
         self.stop_reading()
-        self.request.respond(problem(refusal))
+        request.respond(problem(refusal))
 
     # what goes out
 
-    def send(self, request: Request, answer: Answer) -> None:
+    def send(self, request: Asked, answer: Answer) -> None:
         """Hand the request's answer over."""
-        if self.reading is Reading.BODY:
+        if self.reading is BODY:
             self.spill()
-        if (answer.settle is not None and self.line.gone()) or (answer.stands is not None and not answer.stands()):
-            settled(answer.settle, -1)
-            self.abort()
-            return
-        old, silent = request.clientproto == b"HTTP/1.0", request.method == b"HEAD" or answer.status in BODILESS
-        streams = answer.stream is not None
-        self.close_after = self.close_after or self.port.retiring or (streams and old)
-        chunked = streams and not old and not silent
-        length = None if streams else len(answer.body)
-        head = reply_head(answer, request.id, self.port.date(), length, chunked, self.close_after)
-        self.write_deadline = self.port.clock.elapsed_ms() + self.settings.sweep_ms
-        if answer.stream is None or silent:
-            body = b"" if silent else answer.body
-            self.sending = Handover(self.pump, head, body, self.settings.portion_bytes, answer.settle, self.handed_over, answer.stands)
+        if answer.settle is not None and self.line.gone():
+            self.refuse(answer)
+        elif answer.stream is not None:
+            self.send_stream(request, answer)
         else:
-            self.sending = outlet = Outlet(self.pump, head, chunked, self.handed_over, answer.stands)
-            try:
-                answer.stream(outlet)
-            except Exception:  # noqa: BLE001  the head is out: all that is left is to end the body
-                log.failure("{route}: a stream failed; request {request_id}", route=request.route, request_id=request.id)
-                outlet.finish()
+            self.send_whole(request, answer)
+
+    def refuse(self, answer: Answer) -> None:
+        """The answer must not go out, and there is no other."""
+        settled(answer.settle, -1)
+        self.abort()
+
+    def send_whole(self, request: Asked, answer: Answer) -> None:
+        """An answer whose body is known: at once where it can be, else as the client takes it."""
+        port, body = self.port, answer.body
+        close = self.close_after = self.close_after or port.retiring
+        now = port.clock.elapsed_ms()
+        head = port.replies.head(answer, request.tag, now, len(body), False, close)
+        if request.silent or answer.status in BODILESS:
+            body = b""
+        if answer.stands is not None and not answer.stands():
+            self.refuse(answer)
+            return
+        sent = 0
+        if self.line.straight is not None and not self.unsent and len(body) <= STRAIGHT and self.reading is not CLOSED:
+            sent = self.line.send(head + body)
+            if sent == len(head) + len(body):
+                if answer.settle is not None:
+                    settled(answer.settle, sent - len(head))
+                self.over(request, answer, now)
+                return
+        self.unsent = True
+        self.write_deadline = now + self.settings.sweep_ms
+        self.sending = Handover(self.pump, head, body, self.settings.portion_bytes, answer.settle, self.handed_over, answer.stands, sent)
+
+    def send_stream(self, request: Asked, answer: Answer) -> None:
+        """An answer that stays open."""
+        if answer.stands is not None and not answer.stands():
+            self.refuse(answer)
+            return
+        chunked = not request.old and not request.silent and answer.status not in BODILESS
+        self.close_after = self.close_after or self.port.retiring or request.old
+        now = self.port.clock.elapsed_ms()
+        head = self.port.replies.head(answer, request.tag, now, None, chunked, self.close_after)
+        self.unsent = True
+        self.write_deadline = now + self.settings.sweep_ms
+        if request.silent or answer.status in BODILESS:
+            self.sending = Handover(self.pump, head, b"", self.settings.portion_bytes, answer.settle, self.handed_over, answer.stands)
+            return
+        assert answer.stream is not None
+        self.sending = outlet = Outlet(self.pump, head, chunked, self.handed_over, answer.stands)
+        try:
+            answer.stream(outlet)
+        except Exception:  # noqa: BLE001  the head is out: all that is left is to end the body
+            log.failure("{route}: a stream failed; request {request_id}", route=request.route, request_id=request.request_id)
+            outlet.finish()
 
     def handed_over(self) -> None:
-        """The operating system has all of the answer."""
-        request, self.request = self.request, None
-        self.sending, self.write_deadline = None, inf
+        """The operating system has all of the answer, which went there by and by."""
+        request = self.request
         assert request is not None
-        self.count(request)
-        request.answered()
-        if self.close_after or self.port.draining:  # it may have begun to drain since the head was written
-            self.close()
-        elif self.reading is Reading.DONE:
-            self.next_request()
-            self.advance()
-        self.port.quieted()
-
-    def count(self, request: Request) -> None:
-        """Into the metrics."""
         assert request.answer is not None
-        seconds = (self.port.clock.elapsed_ms() - request.began_ms) / 1000
-        self.port.meters.request(request.route, request.method.decode("ascii"), request.answer.status, seconds)
-        self.port.meters.answered.inc(len(request.answer.body))
+        self.sending, self.write_deadline, self.unsent = None, inf, False
+        self.over(request, request.answer, self.port.clock.elapsed_ms())
+
+    def over(self, request: Asked, answer: Answer, now: int) -> None:
+        """The operating system has all of the answer."""
+        port = self.port
+        self.request = None
+        request.meter.request(answer.status, (now - request.began_ms) / 1000)
+        port.meters.answered.value += len(answer.body)
+        request.answered()
+        if self.close_after or port.draining:  # it may have begun to drain since the head was written
+            self.close()
+        elif self.reading is DONE:
+            self.reading, self.dropped = HEAD, 0
+            self.read_deadline = now + self.settings.idle_timeout_ms
+            if self.buffer:
+                self.advance()
+        if port.drained is not None:
+            port.quieted()
 
     def next_request(self) -> None:
         """The connection goes on."""
-        self.reading, self.dropped = Reading.HEAD, 0
+        self.reading, self.dropped = HEAD, 0
         self.await_bytes(self.settings.idle_timeout_ms)
 
     # the end
 
     def close(self) -> None:
         """The last answer is out. A client that is still sending would lose it to a reset, if the socket was closed at once."""
-        unread = self.reading in (Reading.SPILL, Reading.LINGER) or bool(self.buffer or self.line.peek())
+        unread = self.reading in (SPILL, LINGER) or bool(self.buffer or self.line.peek())
         if not unread or self.dropped > self.settings.drain_bytes:
             self.lose()
             return
         if self.read_deadline == inf or self.held:
             self.await_bytes(self.settings.drain_ms)
-        self.reading = Reading.LINGER
+        self.reading = LINGER
         self.drop(len(self.buffer))
         self.buffer.clear()
-        if self.reading is not Reading.LINGER:
+        if self.reading is not LINGER:
             return
         self.let_go()
         if ITCPTransport.providedBy(self.transport) and not self.line.layered:
@@ -396,15 +504,15 @@ class Channel(Protocol):
 
     def lose(self) -> None:
         """Close the connection once all that was written is out; by force, where the client does not let it."""
-        if self.reading is Reading.CLOSED:
+        if self.reading is CLOSED:
             return
-        self.reading = Reading.CLOSED
+        self.reading = CLOSED
         self.await_bytes(self.settings.drain_ms)
         self.line.transport.loseConnection()
 
     def abort(self) -> None:
         """Break the connection."""
-        self.reading, self.read_deadline, self.write_deadline = Reading.CLOSED, inf, inf
+        self.reading, self.read_deadline, self.write_deadline = CLOSED, inf, inf
         self.buffer.clear()
         self.line.transport.abortConnection()
 
@@ -427,17 +535,17 @@ class Channel(Protocol):
 
     def late(self) -> None:
         """What was awaited did not come in time."""
-        if self.reading is Reading.HEAD:
+        if self.reading is HEAD:
             if self.buffer:
                 self.give_up(RequestTimeout(f"the head did not arrive within {self.settings.head_timeout_ms} ms"))
             else:
                 self.lose()
-        elif self.reading is Reading.BODY:
+        elif self.reading is BODY:
             self.stop_reading()
             self.refuse_body(RequestTimeout(f"nothing of the body arrived for {self.settings.body_timeout_ms} ms"))
-        elif self.reading in (Reading.SPILL, Reading.LINGER):
+        elif self.reading in (SPILL, LINGER):
             self.enough()
-        elif self.reading is Reading.CLOSED or self.line.gone():
+        elif self.reading is CLOSED or self.line.gone():
             self.abort()
         elif self.held:
             self.await_bytes(self.settings.sweep_ms)

@@ -34,6 +34,7 @@ class Line:
 
     :param transport: what the connection was made with: a socket's transport, or wrappers (TLS, haproxy) around one.
     :ivar layered: TLS lies between.
+    :ivar straight: what `send` calls; None: there is no straight way.
     """
 
     def __init__(self, transport: Any, layered: bool) -> None:
@@ -42,13 +43,23 @@ class Line:
         self.bottom = transport
         while isinstance(self.bottom, ProtocolWrapper):
             self.bottom = self.bottom.transport
+        handle = self.bottom.getHandle() if ISystemHandle.providedBy(self.bottom) else None
+        self.socket = handle if isinstance(handle, socket.socket) else None
+        self.straight: Callable[[bytes], int] | None = None if layered or self.socket is None else self.socket.send
 
     def handle(self) -> socket.socket | None:
         """The socket; None: not made of one (tests), or closed."""
-        if not ISystemHandle.providedBy(self.bottom):
-            return None
-        handle = self.bottom.getHandle()
-        return handle if isinstance(handle, socket.socket) and handle.fileno() >= 0 else None
+        return self.socket if self.socket is not None and self.socket.fileno() >= 0 else None
+
+    def send(self, data: bytes) -> int:
+        """Hand bytes to the operating system at once. Only where it has all that was written to the transport, and as the last thing after what
+        tells whether they may go out. How many it took; 0 also where the connection is broken, which the transport will find out."""
+        if self.straight is None:
+            return 0
+        try:
+            return self.straight(data)
+        except OSError:
+            return 0
 
     def outstanding(self) -> int | None:
         """Bytes that the kernel holds and the client has not acknowledged (Linux: SIOCOUTQ, tcp(7)); None: cannot be told."""
@@ -73,15 +84,15 @@ class Line:
             return b""
 
     def gone(self) -> bool:
-        """Whether the client has closed or broken the connection, as far as the kernel knows. Bytes that wait to be read do not hide it, where
-        the socket is TCP's (Linux: TCP_INFO, tcp(7); its first byte is the state)."""
-        waits, handle = self.peek(), self.handle()
-        if not waits or handle is None:
-            return waits == b""
+        """Whether the client has closed or broken the connection, as far as the kernel knows. Where the socket is TCP's, bytes that wait to be read
+        do not hide it (Linux: TCP_INFO, tcp(7); its first byte is the state)."""
+        handle = self.handle()
+        if handle is None:
+            return False
         try:
             return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in GONE
         except OSError:
-            return False
+            return self.peek() == b""
 
 
 class Guard:
@@ -202,6 +213,7 @@ class Handover:
     """An answer whose body is known.
 
     :param head: goes with the first portion.
+    :param sent: bytes of the first portion that went out already.
     :param settle: `psubd.model.Answer.settle`. :param stands: `psubd.model.Answer.stands`.
     :param done: called once all was taken; not when the connection is lost.
     """
@@ -215,6 +227,7 @@ class Handover:
         settle: Callable[[int], None] | None,
         done: Callable[[], None],
         stands: Callable[[], bool] | None = None,
+        sent: int = 0,
     ) -> None:
         self.pump = pump
         self.body = body
@@ -224,12 +237,13 @@ class Handover:
         self.written = 0
         self.taken = -1  # the head has not been taken either
         pump.start(self, stands)
-        self.write(head)
+        self.write(head, sent)
 
-    def write(self, head: bytes = b"") -> None:
+    def write(self, head: bytes = b"", sent: int = 0) -> None:
         """Write the next portion."""
         start, self.written = self.written, min(len(self.body), self.written + self.portion_bytes)
-        self.pump.write(head + self.body[start : self.written])
+        portion = head + self.body[start : self.written]
+        self.pump.write(portion[sent:] if sent else portion)
 
     def emptied(self) -> None:
         self.taken = self.written

@@ -5,7 +5,9 @@ No refusal quotes a header's value: it may be a credential.
 """
 
 import re
-from typing import Literal
+from collections.abc import Sequence
+from itertools import count
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +24,30 @@ LENGTH = re.compile(rb"[0-9]{1,19}")
 REQUEST_LINE_SLACK = 64
 """What a request line has besides its target: a method of 32 bytes, two blanks, the version; then rounded up."""
 
+TELLING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"content-encoding", b"x-request-id"))
+"""The headers that the wire itself goes by."""
+
+Expectation = Literal["continue", "other"]
+
+
+class Start(NamedTuple):
+    """What a request line says. :ivar authority: of a target in absolute form."""
+
+    method: str
+    path: bytes
+    query: bytes
+    authority: bytes | None
+    old: bool
+
+
+class Told(NamedTuple):
+    """What the fields that the wire goes by say; as in `Head`."""
+
+    length: int | None
+    chunked: bool
+    close: bool
+    expect: Expectation | None
+
 
 class Head(msgspec.Struct, frozen=True):
     """A request's head.
@@ -33,6 +59,7 @@ class Head(msgspec.Struct, frozen=True):
     :ivar length: of the body; None: none was said.
     :ivar close: the client will not go on with the connection, or cannot.
     :ivar expect: what ``Expect`` says: ``continue``, or ``other`` for anything that nobody can meet.
+    :ivar telling: those of the fields that the wire goes by.
     """
 
     method: str
@@ -43,11 +70,12 @@ class Head(msgspec.Struct, frozen=True):
     length: int | None
     chunked: bool
     close: bool
-    expect: Literal["continue", "other"] | None
+    expect: Expectation | None
+    telling: tuple[tuple[bytes, bytes], ...]
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of the header ``name`` (lower case), in order."""
-        return [value for sent, value in self.fields if sent == name]
+        return [value for sent, value in (self.telling if name in TELLING else self.fields) if sent == name]
 
     @property
     def has_body(self) -> bool:
@@ -81,20 +109,48 @@ def check_start(buffer: bytearray, limits: WireSettings) -> None:
         request_line(bytes(buffer[:line_end]), limits)
 
 
-def parse_head(raw: bytes, limits: WireSettings) -> Head:
+def parse_head(raw: bytes, limits: WireSettings, lines: "Lines | None" = None) -> Head:
     """The head in ``raw``, which ends with its empty line.
 
+    :param lines: what reads them; None: afresh.
     :raises PsubdError: BadHeader, TargetTooLong, HeadTooLarge; the connection has no next request then.
     """
-    first, *lines = raw[:-4].split(b"\r\n")
-    method, target, old = request_line(first, limits)
-    if len(lines) > limits.max_header_lines:
+    first, *rest = raw[:-4].split(b"\r\n")
+    read = lines or FRESH
+    method, path, query, authority, old = read.start(first, limits)
+    if len(rest) > limits.max_header_lines:
         raise HeadTooLarge(f"more than {limits.max_header_lines} header lines")
-    fields = tuple(field(line, number) for number, line in enumerate(lines, 1))
+    fields = read.fields(rest)
+    telling = tuple([line for line in fields if line[0] in TELLING])
+    length, chunked, close, expect = read.told(telling, old, authority)
+    return Head(method, path, query, fields, old, length, chunked, close, expect, telling)
+
+
+class Lines:
+    """Reads the lines of a head."""
+
+    def start(self, line: bytes, limits: WireSettings) -> Start:
+        """The request line."""
+        return parse_start(line, limits)
+
+    def fields(self, lines: list[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+        """Names in lower case, and values."""
+        return tuple(map(parse_field, lines, count(1)))
+
+    def told(self, telling: tuple[tuple[bytes, bytes], ...], old: bool, authority: bytes | None) -> "Told":
+        """What the fields that the wire goes by say together."""
+        host(telling, old, authority)
+        return Told(*body_framing(telling, old), closes(telling, old), expectation(telling, old))
+
+
+FRESH = Lines()
+
+
+def parse_start(line: bytes, limits: WireSettings) -> Start:
+    """A request line, taken apart."""
+    method, target, old = request_line(line, limits)
     path, query, authority = split_target(target, method)
-    host(fields, old, authority)
-    length, chunked = body_framing(fields, old)
-    return Head(method, path, query, fields, old, length, chunked, closes(fields, old), expectation(fields, old))
+    return Start(method, path, query, authority, old)
 
 
 def request_line(line: bytes, limits: WireSettings) -> tuple[str, bytes, bool]:
@@ -108,7 +164,7 @@ def request_line(line: bytes, limits: WireSettings) -> tuple[str, bytes, bool]:
     return method.decode("ascii"), target, minor == b"0"
 
 
-def field(line: bytes, number: int) -> tuple[bytes, bytes]:
+def parse_field(line: bytes, number: int) -> tuple[bytes, bytes]:
     """Name in lower case and value of one field line."""
     found = FIELD_LINE.fullmatch(line)
     if found is None:
@@ -147,7 +203,7 @@ def split_target(target: bytes, method: str) -> tuple[bytes, bytes, bytes | None
     return path, query, authority
 
 
-def host(fields: tuple[tuple[bytes, bytes], ...], old: bool, authority: bytes | None) -> None:
+def host(fields: Sequence[tuple[bytes, bytes]], old: bool, authority: bytes | None) -> None:
     """Refuse a request whose ``Host`` is not there once, is not a host, or is another one than the target names."""
     sent = [value for name, value in fields if name == b"host"]
     if len(sent) > 1:
@@ -162,7 +218,7 @@ def host(fields: tuple[tuple[bytes, bytes], ...], old: bool, authority: bytes | 
         raise BadHeader("host: not the host of the request target")
 
 
-def body_framing(fields: tuple[tuple[bytes, bytes], ...], old: bool) -> tuple[int | None, bool]:
+def body_framing(fields: Sequence[tuple[bytes, bytes]], old: bool) -> tuple[int | None, bool]:
     """Length of the body, and whether it comes in chunks."""
     lengths = [value for name, value in fields if name == b"content-length"]
     codings = [value for name, value in fields if name == b"transfer-encoding"]
@@ -183,7 +239,7 @@ def body_framing(fields: tuple[tuple[bytes, bytes], ...], old: bool) -> tuple[in
     return int(lengths[0]), False
 
 
-def closes(fields: tuple[tuple[bytes, bytes], ...], old: bool) -> bool:
+def closes(fields: Sequence[tuple[bytes, bytes]], old: bool) -> bool:
     """Whether this is the connection's last request. An HTTP/1.0 client's always is: keep-alive there was never a standard."""
     if old:
         return True
@@ -191,7 +247,7 @@ def closes(fields: tuple[tuple[bytes, bytes], ...], old: bool) -> bool:
     return b"close" in [option.strip(b" \t").lower() for option in options.split(b",")]
 
 
-def expectation(fields: tuple[tuple[bytes, bytes], ...], old: bool) -> Literal["continue", "other"] | None:
+def expectation(fields: Sequence[tuple[bytes, bytes]], old: bool) -> Expectation | None:
     """What the client expects. An HTTP/1.0 client's expectation is not one (RFC 9110, section 10.1.1)."""
     sent = [value.lower() for name, value in fields if name == b"expect"]
     if old or not sent:

@@ -9,8 +9,9 @@ from twisted.internet.interfaces import IDelayedCall
 
 from psubd.interfaces import IClock
 from psubd.wire.limits import Budget, WireSettings
+from psubd.wire.memo import Memo
 from psubd.wire.meters import PortMeters
-from psubd.wire.replies import date_of
+from psubd.wire.replies import Replies
 
 
 class Connection(Protocol):
@@ -34,10 +35,13 @@ class Port:
     """Settings, clock, budget and metrics of one port, and its connections.
 
     :param resource: what Twisted renders. :param methods: all methods that any route has, as ``Allow`` says it.
+    :param memo: the heads that it has seen. :param quick_bytes: a request whose head is no longer may go to a hot route at once; 0: there is none.
     :ivar retiring: every answer closes its connection. :ivar draining: so does every connection that is idle.
     """
 
-    def __init__(self, resource: Any, methods: bytes, clock: IClock, settings: WireSettings, meters: PortMeters) -> None:
+    def __init__(
+        self, resource: Any, methods: bytes, clock: IClock, settings: WireSettings, meters: PortMeters, memo: Memo, quick_bytes: int
+    ) -> None:
         self.resource = resource
         self.methods = methods
         self.clock = clock
@@ -45,17 +49,19 @@ class Port:
         self.meters = meters
         self.budget = Budget(settings.body_budget_bytes)
         meters.bodies.set_function(lambda: self.budget.used)
-        self.date = date_of(clock)
+        self.replies = Replies(clock)
+        self.memo = memo
+        self.quick_bytes = quick_bytes
         self.connections: set[Connection] = set()
         self.retiring = self.draining = False
         self.drained: Deferred[None] | None = None
         self.sweeping: IDelayedCall | None = None
-        self.prefix = os.urandom(8).hex()
+        self.prefix = os.urandom(8).hex().encode("ascii") + b"-"
         self.numbers = count(1)
 
-    def next_id(self) -> str:
+    def next_id(self) -> bytes:
         """An id for a request that brought none: unique on all nodes, and in order on this port."""
-        return f"{self.prefix}-{next(self.numbers):x}"
+        return b"%b%x" % (self.prefix, next(self.numbers))
 
     @property
     def full(self) -> bool:

@@ -1,11 +1,15 @@
 """Errors as RFC 9457 ``application/problem+json``: the only writer of a status >= 400."""
 
+from typing import Protocol
+
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from psubd.errors import Internal, PsubdError, UnsupportedMediaType
 from psubd.fields import json_bytes
 from psubd.model import Answer
+from psubd.wire.handover import settled
+from psubd.wire.replies import check
 
 log = Logger()
 
@@ -21,7 +25,29 @@ def problem(error: PsubdError) -> Answer:
     return Answer(status=error.status, body=json_bytes(error.document()), headers=headers)
 
 
-def internal(failure: Failure, request_id: str, route: str) -> Answer:
+class Named(Protocol):
+    """A request, as far as the log and its client are told of it."""
+
+    @property
+    def request_id(self) -> str:
+        """Its id."""
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+
+
+def internal(failure: Failure, request: Named) -> Answer:
     """The answer to a bug of ours; the traceback goes to the log, with the request's id and nothing that the client sent."""
-    log.failure("{route}: a bug; request {request_id}", failure, route=route, request_id=request_id)
-    return problem(Internal(f"a bug of psubd, which is logged; name the request {request_id} when you report it"))
+    log.failure("{route}: a bug; request {request_id}", failure, route=request.route, request_id=request.request_id)
+    return problem(Internal(f"a bug of psubd, which is logged; name the request {request.request_id} when you report it"))
+
+
+def fit(answer: Answer, request: Named) -> Answer:
+    """The answer, if it can be sent; else, whatever an endpoint returned, it settles, and what the client is told instead."""
+    try:
+        check(answer)
+    except Exception:  # noqa: BLE001  it may be anything
+        settled(getattr(answer, "settle", None), -1)
+        return internal(Failure(), request)
+    return answer

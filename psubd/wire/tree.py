@@ -4,7 +4,6 @@ One Klein route a path, with all methods: which method a path has is judged here
 endpoint for it: a message would be consumed unseen.
 """
 
-import re
 from collections.abc import Awaitable, Iterable
 from typing import Any, cast
 
@@ -16,10 +15,9 @@ from werkzeug.exceptions import HTTPException
 from psubd.errors import MethodNotAllowed, NoSuchRoute, PsubdError
 from psubd.interfaces import Route
 from psubd.model import Answer
+from psubd.wire.paths import PART, Templates
 from psubd.wire.problem import internal, problem
-from psubd.wire.request import Exchange, Request
-
-PART = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+from psubd.wire.request import Request
 
 
 class Branch:
@@ -65,6 +63,7 @@ class Tree:
 
     :raises ValueError: for a table with a method of a path twice, or two templates for the same paths.
     :ivar resource: what Twisted renders.
+    :ivar templates: what finds a branch without Klein.
     :ivar methods: all methods that any route has, as ``Allow`` says it.
     """
 
@@ -73,6 +72,7 @@ class Tree:
         for route in routes:
             self.branches.setdefault(route.path, Branch(route.path)).add(route)
         check_shapes(self.branches)
+        self.templates = Templates(self.branches)
         self.app = Klein()
         for branch in self.branches.values():
             self.grow(branch)
@@ -113,23 +113,23 @@ async def outcome(branch: Branch, request: Request, parts: dict[str, str]) -> An
     except CancelledError:
         if request.gone:
             raise
-        return internal(Failure(), request.id, request.route)
+        return internal(Failure(), request)
     except Exception:  # noqa: BLE001  whatever it is, the client gets a 500 and the log the traceback
-        return internal(Failure(), request.id, request.route)
+        return internal(Failure(), request)
 
 
 async def run(branch: Branch, request: Request, parts: dict[str, str]) -> Answer:
     """Judge route and method, take the body, call the endpoint."""
-    assert request.head is not None
     if request.slash_is_wrong and not branch.slash:
         raise NoSuchRoute("no such route; it is there without the trailing slash")
+    assert request.head is not None
     method = request.head.method
     if method == "OPTIONS" and method not in branch.routes:
         return Answer(status=204, headers=[(b"allow", ", ".join(branch.allowed).encode("ascii"))])
     route = branch.route(method)
     request.route = route.name
     body = await request.read(route)
-    answer: Awaitable[Answer] | Answer = route.endpoint(Exchange(request, request.head, body), **parts)
+    answer: Awaitable[Answer] | Answer = route.endpoint(request.exchange(body), **parts)
     return await answer if isinstance(answer, Awaitable) else answer
 
 

@@ -204,7 +204,12 @@ def chunked(body: bytes, path: str = "/post", *headers: str, piece: int = 1000) 
 
 
 class WireCase(SynchronousTestCase):
-    """A port with ``/get`` (GET, no body), ``/post`` (POST, at most 1000 bytes) and what a test adds."""
+    """A port with ``/get`` (GET, no body), ``/post`` (POST, at most 1000 bytes) and what a test adds.
+
+    :cvar hot: whether all routes are hot, so that the short way serves them.
+    """
+
+    hot = False
 
     def setUp(self) -> None:
         self.clock = FakeClock()
@@ -220,7 +225,8 @@ class WireCase(SynchronousTestCase):
 
     def serve(self, *routes: Route, **settings: int) -> Site:
         """A port with those routes instead of the usual ones."""
-        return Site(routes or self.routes(), self.clock, port="data", settings=WireSettings(**settings), metrics=self.metrics)
+        table = [msgspec.structs.replace(route, hot=self.hot) for route in routes or self.routes()]
+        return Site(table, self.clock, port="data", settings=WireSettings(**settings), metrics=self.metrics)
 
     def peer(self) -> Peer:
         return Peer(self.site)

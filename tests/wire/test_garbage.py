@@ -7,8 +7,9 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from psubd.interfaces import IExchange, IOutlet
 from psubd.model import Answer
+from psubd.wire.exchange import Exchange, View
+from psubd.wire.hot import HotRequest
 from psubd.wire.outlet import Outlet
-from psubd.wire.request import Exchange
 from tests.wire.peer import Endpoint, WireCase, chunked, get, post
 
 ROUNDS = 3000
@@ -78,5 +79,6 @@ class Interfaces(WireCase):
         """What endpoints get is what the interfaces promise."""
         verifyClass(IOutlet, Outlet)
         self.peer().send(get())
-        self.assertIsInstance(self.endpoint.exchange, Exchange)
+        kind: type[View] = HotRequest if self.hot else Exchange
+        self.assertIsInstance(self.endpoint.exchange, kind)
         verifyObject(IExchange, self.endpoint.exchange)

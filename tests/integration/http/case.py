@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,10 +14,14 @@ from tests.integration.process.case import with_pytest
 
 @with_pytest
 class HttpCase(SynchronousTestCase):
-    """The real daemon on the class's storage."""
+    """The real daemon on the class's storage.
+
+    :cvar twistd: what starts it, instead of ``twistd``.
+    """
 
     daemon: Daemon
     folder: str
+    twistd: Sequence[str] | None = None
 
     @classmethod
     def storage(cls) -> str:
@@ -27,7 +32,7 @@ class HttpCase(SynchronousTestCase):
     def setUpClass(cls) -> None:
         storage = cls.storage()
         cls.folder = tempfile.mkdtemp(prefix="psubd-http-")
-        cls.daemon = Daemon(os.path.join(cls.folder, "state"), ("--storage", storage))
+        cls.daemon = Daemon(os.path.join(cls.folder, "state"), ("--storage", storage), twistd=cls.twistd)
         try:
             cls.daemon.start()
         except BaseException:

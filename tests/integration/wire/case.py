@@ -84,7 +84,12 @@ class Client:
 
 
 class SocketCase(SynchronousTestCase):
-    """A port on 127.0.0.1; ``/get`` answers `endpoint`'s, ``/wait`` waits, ``/post`` takes 1000 bytes."""
+    """A port on 127.0.0.1; ``/get`` answers `endpoint`'s, ``/wait`` waits, ``/post`` takes 1000 bytes.
+
+    :cvar hot: whether all routes are hot, so that the short way serves them.
+    """
+
+    hot = False
 
     def setUp(self) -> None:
         from twisted.internet import reactor
@@ -98,9 +103,9 @@ class SocketCase(SynchronousTestCase):
 
     def listen(self, **settings: int) -> Site:
         routes = [
-            Route("GET", "/get", self.endpoint, "get"),
-            Route("GET", "/wait", self.waiting, "wait"),
-            Route("POST", "/post", self.endpoint, "post", max_body=1000),
+            Route("GET", "/get", self.endpoint, "get", hot=self.hot),
+            Route("GET", "/wait", self.waiting, "wait", hot=self.hot),
+            Route("POST", "/post", self.endpoint, "post", max_body=1000, hot=self.hot),
         ]
         self.site = Site(routes, SystemClock(self.reactor), port="data", settings=WireSettings(**settings), metrics=self.metrics)
         self.listening = self.open(self.site)

@@ -94,17 +94,30 @@ class Settle(SocketCase):
         self.assertLess(len(client.buffer), 16 * MIB)
 
     def test_fell_while_stopped(self) -> None:
-        """What was written in one turn, and ceased to stand before the next: the client gets nothing of it. So a process that was stopped in between
-        gives nothing out when it goes on."""
+        """What was written in one turn while more of the connection was unsent, and ceased to stand before the next: the client gets nothing of it.
+        So a process that was stopped in between gives nothing out when it goes on."""
         self.listen()
         settled: list[int] = []
         standing = [True]
         client = self.connect().send(get("/wait"))
         self.until(lambda: bool(self.waiting.waits))
+        (channel,) = self.site.port.connections
+        channel.unsent = True  # type: ignore[attr-defined]
         self.waiting.waits[0].callback(Answer(body=b"message", settle=settled.append, stands=lambda: bool(standing)))
         standing.clear()
         self.assertTrue(self.run_client(client.closed))
         self.assertEqual((client.buffer, settled), (b"", [-1]))
+
+    def test_at_once(self) -> None:
+        """A small answer is with the operating system, and settled, before the endpoint's call has come back; it is asked for right before."""
+        self.listen()
+        settled: list[int] = []
+        asked: list[int] = []
+        client = self.connect().send(get("/wait"))
+        self.until(lambda: bool(self.waiting.waits))
+        self.waiting.waits[0].callback(Answer(body=b"message", settle=settled.append, stands=lambda: not asked.append(len(settled))))
+        self.assertEqual((settled, asked), ([7], [0]))
+        self.assertEqual(self.run_client(client.response)[2], b"message")
 
     def test_gone_while_waiting(self) -> None:
         """FIN and RST while a request waits: the endpoint is cancelled."""
