@@ -1,6 +1,6 @@
 """One record of a JSON or NDJSON batch (contract, section 2): what was read can be posted back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -41,6 +41,23 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: Scalar = None
 
 
+class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The usual record, of text throughout: what it takes means the same as in `Form`, and is read several times as fast."""
+
+    value: str
+    key: str | None = None
+    partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=fields.INT64)] | None = None
+    headers: dict[str, str | None] | None = None
+    encoding: Literal["utf-8"] = "utf-8"
+
+
+class PlainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    records: list[Plain]
+
+
+read_plain_body = msgspec.json.Decoder(PlainBody).decode
+read_plain = msgspec.json.Decoder(Plain).decode
 read_form = msgspec.json.Decoder(Form).decode
 read_text = msgspec.json.Decoder(str).decode
 read_object: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -53,6 +70,21 @@ def in_record(refused: PsubdError, number: int) -> PsubdError:
     if isinstance(refused, (BadRecord, ReservedHeader, TooLarge)):
         refused.members = {**refused.members, "record": number}
     return refused
+
+
+def plain(topic: str, found: Sequence[Plain]) -> list[Record]:
+    """Records of text. :raises ReservedHeader: without ``record``."""
+    return [
+        Record(
+            topic,
+            record.value.encode(),
+            None if record.key is None else record.key.encode(),
+            () if record.headers is None else read_headers(record.headers),
+            record.partition,
+            record.timestamp,
+        )
+        for record in found
+    ]
 
 
 def read(topic: str, raw: bytes | msgspec.Raw, max_value: int) -> Record:

@@ -3,16 +3,26 @@
 import json
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
-from twisted.internet.defer import Deferred, succeed
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
 
-from psubd.endpoints.batch import MAX_RECORDS
+from psubd.endpoints import batch, frames
+from psubd.endpoints.batch import MAX_RECORDS, PLAIN_BYTES, PLAIN_RECORDS
 from psubd.errors import PsubdError, StorageTimeout, StorageUnavailable
-from psubd.model import Acks, Binding, Position, Rate, Record
+from psubd.model import Acks, Binding, Delivered, Message, Position, Rate, Record
 from tests.endpoints.house import DataCase, Headers, Reply
-from tests.endpoints.test_pub import failing
 
 JSON, LINES = ("content-type", "application/json"), ("content-type", "application/x-ndjson")
+FRAMES = ("content-type", "application/vnd.psubd.frames")
+
+
+def framed(value: bytes | None, key: bytes | None = None, headers: Any = (), partition: int = -1, timestamp: int = -1) -> bytes:
+    """One frame, as a client sends it."""
+    return frames.encode([Delivered("", partition, Message(0, timestamp, key, value, headers))])
 
 
 class BatchCase(DataCase):
@@ -41,6 +51,18 @@ class StoredTests(BatchCase):
         self.assertEqual((reply.status, reply.json["failed"], len(reply.json["results"])), (200, 0, 3))
         self.assertEqual([message.value for message in self.stored()], [b"a", b'{"n" : 1}', None])
         self.assertEqual(self.stored()[1].headers, (("content-type", b"application/json"),))
+
+    def test_frames(self) -> None:
+        """A frame a record: null and empty told apart, key, partition, timestamp and headers kept; large bodies as small ones."""
+        for size in (0, PLAIN_BYTES):
+            body = framed(b"a" * size, b"k", (("h", b"\0"), ("n", None)), 1, 5) + framed(None, b"k", (), 1) + framed(b"", b"k", (), 1)
+            before = len(self.stored())
+            reply = self.raw(body, FRAMES)
+            self.assertEqual((reply.status, reply.json["failed"], len(reply.json["results"])), (200, 0, 3), reply)
+            first, null, empty = self.stored()[before:]
+            told = first.value, first.key, first.headers, first.timestamp
+            self.assertEqual(told, (b"a" * size, b"k", (("h", b"\0"), ("n", None)), 5))
+            self.assertEqual((null.value, empty.value), (None, b""))
 
     def test_record(self) -> None:
         """Every member is kept."""
@@ -110,7 +132,7 @@ class PartialTests(BatchCase):
 
     def test_whole_failure(self) -> None:
         """What the storage fails as a whole with is the answer."""
-        self.patch(self.storage, "publish", lambda records, acks: failing(StorageUnavailable("away", 3)))
+        self.patch(self.storage, "publish", lambda records, acks: fail(StorageUnavailable("away", 3)))
         self.assertEqual(self.refuses(self.batch({"value": "a"}), 503, "storage_unavailable").header("retry-after"), "3")
 
 
@@ -199,11 +221,20 @@ class RefusedTests(BatchCase):
         self.refuses(self.raw(b'{"records": [{"value": ' + closed + b"}]}"), 400, "bad_record")
         self.refuses(self.raw(b'{"records": [{"value": "", "headers": ' + closed + b"}]}"), 400, "bad_record")
 
+    def test_frames(self) -> None:
+        """A frame that is wrong is named by its number, and nothing is published; a body that ends within one is refused as a whole."""
+        good, bad = framed(b"a"), framed(b"b", None, (), 99)
+        self.assertEqual(self.refuses(self.raw(good + bad, FRAMES), 400, "bad_record").json["record"], 1)
+        self.assertEqual(self.refuses(self.raw(good + framed(b"", None, (("psubd-x", b""),)), FRAMES), 400, "reserved_header").json["record"], 1)
+        self.assertEqual(self.refuses(self.raw(good * 2 + b"\0\0\0\1\1" + good, FRAMES), 400, "bad_record").json["record"], 2)
+        self.refuses(self.raw(good + good[:-1], FRAMES), 400, "bad_body")
+        self.refuses(self.raw(b"", FRAMES), 400, "bad_body")
+        self.refuses(self.raw(good * (MAX_RECORDS + 1), FRAMES), 413, "too_large")
+
     def test_media(self) -> None:
-        """Other types are 415, none too; frames are not built yet and say so."""
+        """Other types are 415, none too."""
         for media in (None, ("content-type", "text/plain"), ("content-type", "application/json; charset=utf-16"), ("content-type", "")):
             self.refuses(self.raw(b'{"records": [{"value": ""}]}', media), 415, "unsupported_media_type")
-        self.refuses(self.raw(b"", ("content-type", "application/vnd.psubd.frames")), 400, "not_supported")
 
     def test_other_headers(self) -> None:
         """The headers that describe one message are refused by name."""
@@ -255,6 +286,79 @@ class RefusedTests(BatchCase):
         self.refuses(self.batch({"value": "a"}, query="acks=1"), 400, "bad_parameter")
 
 
+PLAIN = st.fixed_dictionaries(
+    {"value": st.text(max_size=3)},
+    optional={
+        "key": st.none() | st.sampled_from(["a", "b\u00e9"]),
+        "partition": st.none() | st.integers(0, 2),
+        "timestamp": st.none() | st.integers(0, 5),
+        "headers": st.none() | st.dictionaries(st.sampled_from(["a", "B"]), st.none() | st.sampled_from(["1", ""])),
+        "encoding": st.just("utf-8"),
+    },
+)
+ODD = st.sampled_from(
+    [
+        {"value": None},
+        {"value": {"n": 1}},
+        {"value": "a", "encoding": "base64"},
+        {"value": "YQ==", "encoding": "base64"},
+        {"value": "a", "key": {"base64": "YQ=="}},
+        {"value": "a", "partition": 7},
+        {"value": "a", "partition": -1},
+        {"value": "a", "timestamp": 2**62},
+        {"value": "a", "headers": {"psubd-x": "1"}},
+        {"value": "a", "headers": {"a": ["1", "2"]}},
+        {"value": "a", "topic": "t", "offset": 4},
+        {"value": "a", "no": 1},
+        {"key": "a"},
+        "text",
+        [],
+    ]
+)
+
+
+class PlainTests(BatchCase):
+    """Batches of text are read in one go: that changes nothing in what becomes of them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.given: list[list[Record]] = []
+        real = self.storage.publish
+        self.patch(self.storage, "publish", lambda records, acks: (self.given.append(list(records)), real(records, acks))[1])
+
+    def outcome(self, body: bytes, media: tuple[str, str]) -> tuple[int, Any, Any]:
+        """The status, the refusal, and what the storage was given; the partition that a record without one gets is left to chance."""
+        self.given.clear()
+        reply = self.raw(body, media)
+        asked = [[record if record.key is not None else msgspec.structs.replace(record, partition=None) for record in call] for call in self.given]
+        return reply.status, None if reply.status == 200 else reply.json, asked
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(st.lists(PLAIN | PLAIN | PLAIN | ODD, max_size=6), st.sampled_from((JSON, LINES)), st.integers(0, 40))
+    def test_as_one_by_one(self, found: list[Any], media: tuple[str, str], broken: int) -> None:
+        """The same records, the same refusal with the same number, as where each is read by itself."""
+        body = json.dumps({"records": found}).encode() if media == JSON else b"\n".join(json.dumps(record).encode() for record in found)
+        if broken < 8:
+            body = body[: -broken or None] + (b" x" if broken == 1 else b"")
+        quick = self.outcome(body, media)
+        with mock.patch.object(batch, "read_plain", return_value=None):
+            self.assertEqual(quick, self.outcome(body, media))
+
+    def test_a_record_a_line(self) -> None:
+        """A record over two lines, and two on a line, are refused."""
+        for body in (b'{"value":\n"a"}', b'{"value": "a"} {"value": "b"}'):
+            self.refuses(self.raw(body, LINES), 400, "bad_record")
+
+    def test_which_are_read_so(self) -> None:
+        """Text throughout, and not too much of it."""
+        for body, media in ((b'{"records": [{"value": "a", "key": "k"}]}', "application/json"), (b'{"value": "a"}\n', "application/x-ndjson")):
+            self.assertEqual(len(batch.read_plain("orders", media, body) or ()), 1)
+            self.assertIsNone(batch.read_plain("orders", media, body.replace(b'"a"', b"1")))
+            self.assertIsNone(batch.read_plain("orders", media, body.replace(b"a", b"a" * PLAIN_BYTES, 1)))
+            self.assertIsNone(batch.read_plain("orders", media, body.replace(b"a", b"{" * (PLAIN_RECORDS + 1))))
+            self.assertIsNone(batch.read_plain("orders", "text/plain", body))
+
+
 class TurnTests(BatchCase):
     def slow(self) -> list[int]:
         """Each record takes 4 ms to judge."""
@@ -270,7 +374,7 @@ class TurnTests(BatchCase):
         return judged
 
     def begun(self, count: int) -> "Deferred[Any]":
-        body = json.dumps({"records": [{"value": "a"}] * count}).encode()
+        body = json.dumps({"records": [{"value": 1}] * count}).encode()
         return self.begin("POST", "/v1/pub/orders/batch", [*self.shop.pub, JSON], body)
 
     def test_others_get_their_turn(self) -> None:

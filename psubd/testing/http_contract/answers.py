@@ -2,11 +2,26 @@
 
 import base64
 import json
+import struct
+from collections.abc import Iterator
 
 from psubd.testing.http_contract.steps import MEBIBYTE, Steps
 
 OCTETS = {"accept": "application/octet-stream"}
 LINES = {"accept": "application/x-ndjson"}
+FRAMES = {"accept": "application/vnd.psubd.frames"}
+FRAME = struct.Struct(">IBiqqqIHHiiI")
+"""docs/http.md, "Binary frames"."""
+
+
+def frame_tokens(body: bytes) -> Iterator[bytes]:
+    """The ack token of each frame."""
+    at = 0
+    while at < len(body):
+        size, *_, topic, token, _, _, _ = FRAME.unpack_from(body, at)
+        begin = at + FRAME.size + topic
+        yield body[begin : begin + token]
+        at += 4 + size
 
 
 class AnswersContract(Steps):
@@ -62,12 +77,29 @@ class AnswersContract(Steps):
         lines = [json.loads(line) for line in reply.body.splitlines()]
         self.assertEqual(lines, self.drain(stand, 3)[: len(lines)])
 
+    def test_frames(self) -> None:
+        """application/vnd.psubd.frames gives the messages that JSON gives, and what was read can be posted back as it is."""
+        stand, other = self.stand(), self.stand()
+        self.put_batch(stand, [{"key": "k", "value": "a"}, {"value": {"base64": "/w=="}, "headers": {"a": ["1", None]}}, {"key": "k", "value": None}])
+        reply = stand.sub.request("GET", "/v1/sub?batchSize=10&timeout=5000&group=frames&ack=explicit", None, FRAMES)
+        self.assertEqual((reply.status, reply.headers["content-type"]), (200, FRAMES["accept"]))
+        posted = other.pub.request("POST", f"/v1/pub/{other.topic}/batch", reply.body, {"content-type": FRAMES["accept"]})
+        count = len(posted.json["results"])
+        self.assertEqual((posted.status, posted.json["failed"]), (200, 0), posted)
+        read, again = (
+            [{name: message[name] for name in ("timestamp", "key", "value", "encoding", "headers")} for message in self.drain(one, most)]
+            for one, most in ((stand, 3), (other, count))
+        )
+        self.assertEqual(again, read[:count])
+        tokens = [token.decode() for token in frame_tokens(reply.body)]
+        self.assertEqual(stand.sub.send("POST", "/v1/ack", {"tokens": tokens}).json, {"acked": count})
+
     def test_what_a_client_accepts(self) -> None:
         """JSON where all is liked alike; what is not built yet, or is nothing of it, is 406 and moves no cursor."""
         stand = self.stand()
         self.put(stand, b"a")
         with self.unchanged(stand):
-            for accept in ("text/event-stream", "application/vnd.psubd.frames", "text/html", "application/json;q=0"):
+            for accept in ("text/event-stream", "text/html", "application/json;q=0"):
                 self.assert_refused(stand.sub.request("GET", "/v1/sub?timeout=0", None, {"accept": accept}), 406, "not_acceptable", accept)
         for accept in ("*/*", "application/*", "text/html, application/json;q=0.1", "application/json"):
             self.put(stand, b"a")

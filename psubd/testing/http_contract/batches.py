@@ -62,7 +62,8 @@ WRONG_BODIES: list[tuple[str, bytes, int, str]] = [
     ("application/x-ndjson", b"\n\n", 400, "bad_body"),
     ("text/plain", b'{"records": [{"value": 1}]}', 415, "unsupported_media_type"),
     ("application/json; charset=utf-16", b'{"records": [{"value": 1}]}', 415, "unsupported_media_type"),
-    ("application/vnd.psubd.frames", b"x", 400, "not_supported"),
+    ("application/vnd.psubd.frames", b"x", 400, "bad_body"),
+    ("application/vnd.psubd.frames", b"\0\0\0\1\1", 400, "bad_record"),
     ("application/json", b'{"records": [' + b'{"value":1},' * 10_000 + b'{"value":1}]}', 413, "too_large"),
     ("application/x-ndjson", b'{"value":1}\n' * 10_001, 413, "too_large"),
 ]
