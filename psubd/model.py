@@ -2,6 +2,7 @@
 
 Times are milliseconds since the epoch (``_ms`` names that end a moment, ``timestamp``), durations are milliseconds.
 Registered things (`Application`, `Topic`, `Binding`, `Token`, `Group`) are what the registry keeps, as JSON, one value a path.
+Of messages there are a lot: with ``gc=False`` the collector does not walk them, and nothing in them can be part of a cycle.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 # --- messages -------------------------------------------------------------------------------------------------------------------
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A message to be stored. ``partition`` is set by the publisher before the storage sees it."""
 
     topic: str
@@ -37,10 +38,12 @@ class Record(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Payload bytes: value, key and headers."""
         size = len(self.value or b"") + len(self.key or b"")
-        return size + sum(len(name) + len(value or b"") for name, value in self.headers) if self.headers else size
+        for name, value in self.headers:
+            size += len(name) + len(value or b"")
+        return size
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """Where a record was stored."""
 
     topic: str
@@ -49,7 +52,7 @@ class Position(msgspec.Struct, frozen=True):
     timestamp: int
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A stored record as it was read."""
 
     offset: int
@@ -62,7 +65,9 @@ class Message(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Payload bytes: value, key and headers."""
         size = len(self.value or b"") + len(self.key or b"")
-        return size + sum(len(name) + len(value or b"") for name, value in self.headers) if self.headers else size
+        for name, value in self.headers:
+            size += len(name) + len(value or b"")
+        return size
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -355,7 +360,7 @@ class Replay(msgspec.Struct, frozen=True):
     timeout_ms: int = 30_000
 
 
-class Delivered(msgspec.Struct, frozen=True):
+class Delivered(msgspec.Struct, frozen=True, gc=False):
     """One message of an answer. ``attempt`` is None in a replay; ``token`` and ``epoch`` are there in explicit mode only."""
 
     topic: str

@@ -16,6 +16,12 @@ from psubd.model import Application, Binding, CredentialKind, Credentials, Grant
 
 Direction = Literal["publish", "subscribe"]
 
+MOST_KNOWN = 4_096
+"""Credentials whose grants are kept; with more, all are forgotten and looked up again."""
+
+MOST_OPENED = 100_000
+"""Names of topics in the asks whose answers are kept; with more, they are forgotten and looked up again."""
+
 
 @implementer(IGate)
 class Gate:
@@ -29,6 +35,12 @@ class Gate:
     def __init__(self, registry: IRegistry, clock: IClock, *, stale: Callable[[], str | None] | None = None) -> None:
         self._registry, self._clock, self._stale = registry, clock, stale
         self.index = Index()
+        self.serial = 0
+        self._opened: dict[tuple[str, tuple[str, ...] | None], dict[str, Binding]] = {}  # what no rate bounds, as of `serial`
+        self._opened_names = 0
+        self._known: dict[Direction, dict[Credentials, Grant]] = {"publish": {}, "subscribe": {}}  # without end, as of `serial`
+        self._standing: dict[int, Grant] = {}  # the same, by identity
+        self._bound: dict[tuple[int, str], Bound] = {}  # what those may publish to
         self._watches = Watches(clock, self._ends_of)
         self._meters: dict[str, dict[tuple[Direction, str], Meter]] = {}
         self._end_listening: Callable[[], None] | None = None
@@ -36,6 +48,7 @@ class Gate:
     def start(self) -> None:
         """Take in what is registered, and follow it from now on."""
         self.index.load(self._registry.snapshot())
+        self._changed()
         self._end_listening = self._registry.listen(self._follow)
 
     def stop(self) -> None:
@@ -48,14 +61,24 @@ class Gate:
     # --- who
 
     def publisher(self, shown: Credentials) -> Grant:
+        known = self._known["publish"].get(shown)
+        if known is not None:
+            if self._stale is not None:
+                self._check_age()
+            return known
         if shown.secret is None or shown.identity is None:
             refuse()
-        return self._granted("publish", "secret", shown.secret, shown.identity)
+        return self._keep(shown, self._granted("publish", "secret", shown.secret, shown.identity))
 
     def subscriber(self, shown: Credentials) -> Grant:
+        known = self._known["subscribe"].get(shown)
+        if known is not None:
+            if self._stale is not None:
+                self._check_age()
+            return known
         if shown.subkey is None:
             refuse()
-        return self._granted("subscribe", "subkey", shown.subkey, shown.identity)
+        return self._keep(shown, self._granted("subscribe", "subkey", shown.subkey, shown.identity))
 
     def grant_of(self, application: str) -> Grant | None:
         found = self.index.applications.get(application)
@@ -77,24 +100,56 @@ class Gate:
         bindings = self.index.bindings.get(application.id, {})
         return Grant(application, direction, until_ms, bindings, tuple(key.digest for key in keys))
 
+    def _keep(self, shown: Credentials, grant: Grant) -> Grant:
+        """The grant, which holds until something changes; one that ends by the clock is looked up each time."""
+        if grant.until_ms is None:
+            known = self._known[grant.kind]
+            if len(known) >= MOST_KNOWN:
+                self._forget()
+            known[shown] = grant
+            self._standing[id(grant)] = grant
+        return grant
+
+    def _forget(self) -> None:
+        """What was kept by `_keep`, and what hangs on it."""
+        for known in self._known.values():
+            known.clear()
+        self._standing.clear()
+        self._bound.clear()
+
     def _stands(self, key: Key) -> bool:
         return key.until_ms is None or key.until_ms > self._clock.epoch_ms()
 
     # --- may it
 
     def may_publish(self, grant: Grant, topic: str, messages: int, size: int) -> Topic:
+        bound = self._bound.get((id(grant), topic))
+        if bound is None or bound.grant is not grant:
+            bound = self._bound_to(grant, topic)
+        elif self._stale is not None:
+            self._check_age()
+        if bound.binding.rate is not None:
+            self._metered("publish", bound.binding).admit(messages, size, self._clock.elapsed_ms())
+        return bound.topic
+
+    def _bound_to(self, grant: Grant, topic: str) -> "Bound":
+        """What `may_publish` goes by. :raises BadCredentials: :raises TopicNotBound:"""
         application = self._present(grant, "publish")
         binding = self.index.bindings.get(application, {}).get(topic)
         registered = self.index.topics.get(topic)
         if binding is None or not binding.pub or registered is None:
             raise TopicNotBound(f"application {application} is not bound to topic {topic!r} for pub; ask who runs psubd for a binding")
-        meter = self._meter("publish", binding)
-        if meter is not None:
-            meter.admit(messages, size, self._clock.elapsed_ms())
-        return registered
+        bound = Bound(grant, binding, registered)
+        if self._standing.get(id(grant)) is grant:
+            self._bound[id(grant), topic] = bound
+        return bound
 
     def may_subscribe(self, grant: Grant, topics: Sequence[str] | None) -> dict[str, Binding]:
         application = self._present(grant, "subscribe")
+        asked_for = (application, None if topics is None else tuple(topics))
+        opened = self._opened.get(asked_for)
+        if opened is not None:
+            return opened
         bound = self.index.bindings.get(application, {})
         if topics is None:
             asked = {topic: binding for topic, binding in bound.items() if binding.sub and topic in self.index.topics}
@@ -102,7 +157,22 @@ class Gate:
             asked = {topic: self._for_sub(application, bound, topic) for topic in topics}
         if not asked:
             raise TopicNotBound(f"application {application} is bound to no topic for sub; ask who runs psubd for a binding")
+        if all(binding.rate is None for binding in asked.values()):
+            return self._open(asked_for, asked)
         return self._out_of_debt(asked)
+
+    def _open(self, asked_for: tuple[str, tuple[str, ...] | None], asked: dict[str, Binding]) -> dict[str, Binding]:
+        """Keep what is asked again and again. The same dictionary comes back as long as nothing has changed."""
+        names = len(asked) + 1
+        if self._opened_names + names > MOST_OPENED:
+            self._close()
+        self._opened_names += names
+        self._opened[asked_for] = asked
+        return asked
+
+    def _close(self) -> None:
+        self._opened.clear()
+        self._opened_names = 0
 
     def spent(self, application: str, topic: str, messages: int, size: int) -> None:
         binding = self.index.bindings.get(application, {}).get(topic)
@@ -112,7 +182,10 @@ class Gate:
 
     def _present(self, grant: Grant, direction: Direction) -> str:
         """The id of the grant's application. :raises BadCredentials: where the grant is not for that, or no longer holds."""
-        self._check_age()
+        if self._stale is not None:
+            self._check_age()
+        if self._standing.get(id(grant)) is grant and grant.kind == direction:
+            return grant.application.id
         application = self.index.applications.get(grant.application.id)
         if grant.kind != direction or application is None or application.serial != grant.application.serial:
             refuse()
@@ -152,8 +225,10 @@ class Gate:
     # --- how often
 
     def _meter(self, direction: Direction, binding: Binding) -> Meter | None:
-        if binding.rate is None:
-            return None
+        return None if binding.rate is None else self._metered(direction, binding)
+
+    def _metered(self, direction: Direction, binding: Binding) -> Meter:
+        assert binding.rate is not None
         own = self._meters.setdefault(binding.application, {})
         meter = own.get((direction, binding.topic))
         if meter is None or meter.serial != binding.serial or meter.rate != binding.rate:
@@ -181,9 +256,15 @@ class Gate:
         touched: set[str] = set()
         for path in change.paths:
             touched |= self.index.update(snapshot, path)
+        self._changed()
         for application in sorted(touched):
             self._drop_meters(application)
             self._watches.tell(application)
+
+    def _changed(self) -> None:
+        self.serial += 1
+        self._close()
+        self._forget()
 
     def _ends_of(self, application: str) -> list[int]:
         found = self.index.applications.get(application)
@@ -196,6 +277,15 @@ class Gate:
 
     def bindings_of(self, topic: str) -> dict[str, Binding]:
         return dict(self.index.by_topic.get(topic, {}))
+
+
+class Bound:
+    """A grant's binding to a topic for pub."""
+
+    __slots__ = ("binding", "grant", "topic")
+
+    def __init__(self, grant: Grant, binding: Binding, topic: Topic) -> None:
+        self.grant, self.binding, self.topic = grant, binding, topic
 
 
 def pubkey_of(application: Application, shown: str) -> Key:

@@ -50,20 +50,20 @@ def routes(
 def pub_routes(one: Publishing, many: Batches, admit: Callable[[IExchange], Grant], max_message_bytes: int) -> list[Route]:
     """Publishing."""
     return [
-        Route("POST", "/v1/pub", one.publish, "publish", max_message_bytes, needs_length=True, gzip=True, admit=admit),
-        Route("POST", "/v1/pub/{topic}", one.publish, "publishTo", max_message_bytes, needs_length=True, gzip=True, admit=admit),
-        Route("POST", "/v1/pub/{topic}/batch", many.publish, "publishBatch", batch.MAX_BODY, needs_length=True, gzip=True, admit=admit),
+        Route("POST", "/v1/pub", one.publish, "publish", max_message_bytes, needs_length=True, gzip=True, admit=admit, hot=True),
+        Route("POST", "/v1/pub/{topic}", one.publish, "publishTo", max_message_bytes, needs_length=True, gzip=True, admit=admit, hot=True),
+        Route("POST", "/v1/pub/{topic}/batch", many.publish, "publishBatch", batch.MAX_BODY, needs_length=True, gzip=True, admit=admit, hot=True),
     ]
 
 
 def sub_routes(subscribing: Subscribing, acking: Acking, admit: Callable[[IExchange], Grant]) -> list[Route]:
     """Reading, where GET is not safe: no HEAD."""
     return [
-        Route("GET", "/v1/sub", subscribing.get, "subscribe"),
-        Route("POST", "/v1/sub", subscribing.post, "subscribeWith", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/ack", acking.ack, "ack", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/nack", acking.nack, "nack", asks.MAX_BODY, admit=admit),
-        Route("POST", "/v1/extend", acking.extend, "extend", asks.MAX_BODY, admit=admit),
+        Route("GET", "/v1/sub", subscribing.get, "subscribe", hot=True),
+        Route("POST", "/v1/sub", subscribing.post, "subscribeWith", asks.MAX_BODY, admit=admit, hot=True),
+        Route("POST", "/v1/ack", acking.ack, "ack", asks.MAX_BODY, admit=admit, hot=True),
+        Route("POST", "/v1/nack", acking.nack, "nack", asks.MAX_BODY, admit=admit, hot=True),
+        Route("POST", "/v1/extend", acking.extend, "extend", asks.MAX_BODY, admit=admit, hot=True),
     ]
 
 

@@ -40,20 +40,30 @@ class Callers:
 
     def publisher(self, exchange: IExchange) -> Grant:
         """Who publishes."""
-        shown = read(exchange, BASIC).publish
+        return self.publishing(shown(exchange, BASIC).publish)
+
+    def publishing(self, shown: Credentials | None) -> Grant:
+        """Whose credentials to publish with these are."""
         return known(self._gate.publisher, shown, BASIC, TO_PUBLISH)
 
     def subscriber(self, exchange: IExchange) -> Grant:
         """Who subscribes."""
-        shown = read(exchange, BASIC_OR_BEARER).subscribe
-        return known(self._gate.subscriber, shown, BASIC_OR_BEARER, TO_SUBSCRIBE)
+        return known(self._gate.subscriber, shown(exchange, BASIC_OR_BEARER).subscribe, BASIC_OR_BEARER, TO_SUBSCRIBE)
 
     def either(self, exchange: IExchange) -> Grant:
         """Whose tenant's route it is, with either credential; where one header shows both, the subkey counts."""
-        shown = read(exchange, BASIC_OR_BEARER)
-        if shown.subscribe is not None:
-            return known(self._gate.subscriber, shown.subscribe, BASIC_OR_BEARER, TO_SUBSCRIBE)
-        return known(self._gate.publisher, shown.publish, BASIC_OR_BEARER, f"{TO_PUBLISH}; or {TO_SUBSCRIBE}")
+        found = shown(exchange, BASIC_OR_BEARER)
+        if found.subscribe is not None:
+            return known(self._gate.subscriber, found.subscribe, BASIC_OR_BEARER, TO_SUBSCRIBE)
+        return known(self._gate.publisher, found.publish, BASIC_OR_BEARER, f"{TO_PUBLISH}; or {TO_SUBSCRIBE}")
+
+
+def shown(exchange: IExchange, challenge: str) -> Shown:
+    """As `read`, once a head."""
+    found: Shown | None = exchange.kept.get("shown")
+    if found is None:
+        found = exchange.kept["shown"] = read(exchange, challenge)
+    return found
 
 
 def known(look_up: Callable[[Credentials], Grant], shown: Credentials | None, challenge: str, usage: str) -> Grant:

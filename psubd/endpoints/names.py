@@ -26,6 +26,8 @@ SINGLES = (
     "deliver.at",
 )
 SPELLINGS = {spelling.encode(): name for name in SINGLES for spelling in (name, name.replace(".", "-"))}
+TRACE = {"traceparent": b"traceparent", "tracestate": b"tracestate"}
+"""W3C Trace Context: record headers of their own names."""
 DOTTED, HYPHENED = b"header.", b"header-"
 RESERVED = "psubd"
 
@@ -106,13 +108,25 @@ def record_headers(lines: Lines) -> Headers:
     """The record's headers: ``content-type``, ``traceparent``, ``tracestate``, then ``header.<name>`` in the order sent.
 
     :raises BadHeader: a name or a value is not valid. :raises ReservedHeader: a name begins with ``psubd``.
-    :raises ConflictingHeaders: ``header.content-type`` says another thing than ``content-type``.
+    :raises ConflictingHeaders: ``header.content-type`` says another thing than ``content-type``, or likewise of the trace.
     """
     kept = kept_headers(lines)
+    return (*kept.items(), *named_headers(lines, kept))
+
+
+def common_headers(lines: Lines) -> tuple[Headers, Headers]:
+    """As `record_headers`, without the trace: what stands before it, and what behind."""
+    said = lines.singles.get("content-type")
+    kept = {} if said is None else {"content-type": said}
+    return tuple(kept.items()), named_headers(lines, kept)
+
+
+def named_headers(lines: Lines, kept: dict[str, bytes]) -> Headers:
+    """Those of ``header.<name>``, but for what ``kept`` says alike."""
     if not lines.named:
-        return tuple(kept.items())
+        return ()
     encoded = is_base64(lines, "headers.encoding")
-    headers: list[tuple[str, bytes | None]] = list(kept.items())
+    headers: list[tuple[str, bytes | None]] = []
     for raw, value in lines.named:
         name = record_name(raw)
         data = decoded(value, f"header.{name}", encoded)

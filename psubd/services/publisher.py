@@ -1,16 +1,17 @@
 """Publish: records are judged before the storage sees them, so that no request makes another one fail."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import msgspec
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from psubd.counts import Count, Counts
 from psubd.errors import BadHeader, PsubdError, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IPublisher, IStorage
-from psubd.model import Acks, Position, Record, StoredTopic, Topic
+from psubd.model import Acks, Headers, Position, Record, StoredTopic, Topic
 from psubd.services.partitioner import Spread, partition_of
 
 MAX_MESSAGE_BYTES = 1_048_576
@@ -43,8 +44,9 @@ class Publisher:
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._spread = Spread()
+        self._waiting = 0  # records that the storage was given and has not answered
         self._asked: dict[str, list[Deferred[None]]] = {}
-        self._counts = Counts(metrics)
+        self._counts = Tally(metrics)
 
     # --- judging ----------------------------------------------------------------------------------------------------------------
 
@@ -55,25 +57,35 @@ class Publisher:
         return self._ask(topic.id)
 
     def judge(self, topic: Topic, record: Record) -> Record:
+        return self._judge(record, self._stored(topic), self._clock.epoch_ms(), not self._waiting)
+
+    def judge_all(self, topic: Topic, records: Sequence[Record]) -> list[Record]:
+        stored, now = self._stored(topic), self._clock.epoch_ms()
+        return [self._judge(record, stored, now, not number) for number, record in enumerate(records)]
+
+    def _stored(self, topic: Topic) -> StoredTopic:
         stored = self._storage.known(topic.id)
         if stored is None or stored.uid != topic.uid:
             raise TopicMissing(f"topic {topic.id} is registered, but it is gone from the storage; register it again")
-        self._judge_size(record, stored)
-        if record.key is None and stored.cleanup == "compact":
-            raise BadHeader(f"key: topic {topic.id} is compacted, where every message needs a key; send one")
-        now = self._clock.epoch_ms()
-        timestamp = now if record.timestamp is None else judged_timestamp(record.timestamp, now, stored)
-        return msgspec.structs.replace(record, partition=self._partition(record, stored), timestamp=timestamp)
+        return stored
 
-    def _judge_size(self, record: Record, stored: StoredTopic) -> None:
-        value = len(record.value) if record.value is not None else 0
+    def _judge(self, record: Record, stored: StoredTopic, now: int, alone: bool) -> Record:
+        value, key, headers, timestamp = record.value, record.key, record.headers, record.timestamp
+        self._judge_size(0 if value is None else len(value), key, headers, record, stored)
+        if key is None and stored.cleanup == "compact":
+            raise BadHeader(f"key: topic {stored.name} is compacted, where every message needs a key; send one")
+        timestamp = now if timestamp is None else judged_timestamp(timestamp, now, stored)
+        return Record(record.topic, value, key, headers, self._partition(record, stored, now, alone), timestamp)
+
+    def _judge_size(self, value: int, key: bytes | None, headers: Headers, record: Record, stored: StoredTopic) -> None:
+        beside = 0 if key is None else len(key)
+        if headers:
+            beside += headers_size(headers)
         if value > self._max_message_bytes:
             raise TooLarge(f"the value has {value} bytes; psubd takes at most {self._max_message_bytes} (max-message-bytes)")
-        beside = size_beside(record)
         if beside > BESIDE_BYTES:
             raise TooLarge(f"key and headers have {beside} bytes; at most {BESIDE_BYTES} together")
-        loosely = value + beside + LOOSE_OVERHEAD + LOOSE_HEADER * len(record.headers)
-        if loosely <= stored.max_message_bytes:
+        if value + beside + LOOSE_OVERHEAD + LOOSE_HEADER * len(headers) <= stored.max_message_bytes:
             return
         weight = stored_size(record)
         if weight > stored.max_message_bytes:
@@ -82,15 +94,15 @@ class Publisher:
                 " (max.message.bytes)"
             )
 
-    def _partition(self, record: Record, stored: StoredTopic) -> int:
-        partitions = stored.partitions
-        if record.partition is not None:
-            if not 0 <= record.partition < partitions:
-                raise BadHeader(f"partition: topic {stored.name} has no partition {record.partition}; send 0 to {partitions - 1}")
-            return record.partition
-        if record.key is None:
-            return self._spread.next(stored.name, partitions)
-        return partition_of(record.key, partitions) if partitions > 1 else 0
+    def _partition(self, record: Record, stored: StoredTopic, now: int, alone: bool) -> int:
+        partition, key, partitions = record.partition, record.key, stored.partitions
+        if partition is not None:
+            if not 0 <= partition < partitions:
+                raise BadHeader(f"partition: topic {stored.name} has no partition {partition}; send 0 to {partitions - 1}")
+            return partition
+        if key is None:
+            return self._spread.next(stored.name, partitions, record.size, now, alone) if partitions > 1 else 0
+        return partition_of(key, partitions) if partitions > 1 else 0
 
     def _ask(self, topic: str) -> Deferred[None]:
         """Ask the storage about the topic, once for all who wait for it."""
@@ -114,49 +126,73 @@ class Publisher:
 
     # --- storing ----------------------------------------------------------------------------------------------------------------
 
+    def post(self, record: Record, acks: Acks, told: Callable[[Position | PsubdError], None]) -> None:
+        size = record.size
+        try:
+            self._storage.post(record, acks, partial(self._posted, record.topic, size, told))
+        except PsubdError as refused:
+            self._counts.failed(refused.code, 1)
+            raise
+        if acks == "0":
+            self._counts.published(record.topic, 1, size)
+        else:
+            self._waiting += 1
+
+    def _posted(self, topic: str, size: int, told: Callable[[Position | PsubdError], None], result: Position | PsubdError) -> None:
+        self._waiting -= 1
+        if isinstance(result, PsubdError):
+            self._counts.failed(result.code, 1)
+        else:
+            self._counts.published(topic, 1, size)
+        told(result)
+
     def publish(self, records: Sequence[Record], acks: Acks) -> Deferred[list[Position | PsubdError]]:
+        self._waiting += len(records)
         return self._storage.publish(records, acks).addCallbacks(self._counted, self._failed, (records,), {}, (len(records),), {})
 
     def _counted(self, results: list[Position | PsubdError], records: Sequence[Record]) -> list[Position | PsubdError]:
-        messages = size = 0
-        for place, record in enumerate(records):
-            result = results[place] if results else None
+        messages = len(records)
+        self._waiting -= messages
+        size = 0
+        for record in records:
+            size += record.size
+        for record, result in zip(records, results, strict=False):  # with acks 0 there are none
             if isinstance(result, PsubdError):
                 self._counts.failed(result.code, 1)
-            else:
-                messages += 1
-                size += record.size
+                messages -= 1
+                size -= record.size
         if messages:
             self._counts.published(records[0].topic, messages, size)
         return results
 
     def _failed(self, failure: Failure, messages: int) -> Failure:
+        self._waiting -= messages
         if not failure.check(CancelledError):
             error = failure.value
             self._counts.failed(error.code if isinstance(error, PsubdError) else "internal", messages)
         return failure
 
 
-class Counts:
+class Tally:
     """The publisher's counters."""
 
     def __init__(self, metrics: CollectorRegistry | None) -> None:
-        self._messages = Counter("psubd_published_messages_total", "Messages that the storage took", ["topic"], registry=metrics)
-        self._bytes = Counter("psubd_published_bytes_total", "Value, key and header bytes that the storage took", ["topic"], registry=metrics)
-        self._failures = Counter("psubd_publish_failures_total", "Judged messages that the storage did not take", ["code"], registry=metrics)
-        self._children: dict[str, tuple[Counter, Counter]] = {}
+        self._messages = Counts("psubd_published_messages_total", "Messages that the storage took", ["topic"], metrics)
+        self._bytes = Counts("psubd_published_bytes_total", "Value, key and header bytes that the storage took", ["topic"], metrics)
+        self._failures = Counts("psubd_publish_failures_total", "Judged messages that the storage did not take", ["code"], metrics)
+        self._topics: dict[str, tuple[Count, Count]] = {}
 
     def published(self, topic: str, messages: int, size: int) -> None:
         """``messages`` of ``size`` bytes together are stored."""
-        child = self._children.get(topic)
-        if child is None:
-            child = self._children[topic] = (self._messages.labels(topic), self._bytes.labels(topic))
-        child[0].inc(messages)
-        child[1].inc(size)
+        counts = self._topics.get(topic)
+        if counts is None:
+            counts = self._topics[topic] = (self._messages.labels(topic), self._bytes.labels(topic))
+        counts[0].value += messages
+        counts[1].value += size
 
     def failed(self, code: str, messages: int) -> None:
         """``messages`` were not taken."""
-        self._failures.labels(code).inc(messages)
+        self._failures.labels(code).value += messages
 
 
 def judged_timestamp(timestamp: int, now: int, stored: StoredTopic) -> int:
@@ -167,10 +203,10 @@ def judged_timestamp(timestamp: int, now: int, stored: StoredTopic) -> int:
     return timestamp
 
 
-def size_beside(record: Record) -> int:
-    """Bytes of key and headers; a header's name counts as its UTF-8."""
-    size = len(record.key) if record.key is not None else 0
-    for name, value in record.headers:
+def headers_size(headers: Headers) -> int:
+    """Bytes of record headers; a name counts as its UTF-8."""
+    size = 0
+    for name, value in headers:
         size += text_size(name) + (len(value) if value is not None else 0)
     return size
 

@@ -8,16 +8,18 @@ from typing import Any, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from psubd.errors import Exists, PsubdError, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import Environment, IClock, IStorage, IStorageFactory
 from psubd.model import Acks, Bounds, Commit, Message, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
-from psubd.storage.topics import Rules, configured, grown, record_size, stored
+from psubd.storage.topics import Rules, configured, grown, stored
 from psubd.storage.watches import Watches
 
 T = TypeVar("T")
+Told = Callable[[Position | PsubdError], None]
 
 SWEEP_MS = 30_000
 """How often retention and compaction look at everything."""
@@ -144,6 +146,7 @@ class MemoryStorage:
     """
 
     limits = StorageLimits()
+    log = Logger()
 
     def __init__(self, clock: IClock, max_bytes: int = MAX_BYTES) -> None:
         self._clock = clock
@@ -153,6 +156,7 @@ class MemoryStorage:
         self._watches = Watches()
         self._weight = 0
         self._sweeping: IDelayedCall | None = None
+        self._posted: list[tuple[Told | None, Position | PsubdError]] = []
 
     def start(self) -> "Deferred[None]":
         self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
@@ -162,6 +166,7 @@ class MemoryStorage:
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+            self._tell()
             self._watches.close()
         return succeed(None)
 
@@ -186,6 +191,23 @@ class MemoryStorage:
 
     def delete_topic(self, topic: str) -> "Deferred[None]":
         return self._answer(lambda: self._delete(topic))
+
+    def post(self, record: Record, acks: Acks, told: Told) -> None:
+        if self._sweeping is None:
+            raise StorageUnavailable("the storage is stopped")
+        if not self._posted:
+            self._clock.call_later(0, self._tell)
+        self._posted.append((None if acks == "0" else told, self._store(record, self._clock.epoch_ms())))
+
+    def _tell(self) -> None:
+        """What was posted in a turn: wake who waits for it, then answer."""
+        posted, self._posted = self._posted, []
+        self._wake([result for _, result in posted])
+        for told, result in posted:
+            if told is not None:
+                told(result)
+            elif isinstance(result, PsubdError):
+                self.log.error("Accepted with acks=0 and not stored: {why}", why=str(result))
 
     def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         return self._answer(lambda: self._publish(records) if acks != "0" else self._publish(records)[:0])
@@ -286,16 +308,22 @@ class MemoryStorage:
     def _publish(self, records: Sequence[Record]) -> list[Position | PsubdError]:
         now = self._clock.epoch_ms()
         answers = [self._store(record, now) for record in records]
-        for topic, partition in {(answer.topic, answer.partition) for answer in answers if isinstance(answer, Position)}:
-            self._watches.grew(topic, partition, self._shelves[topic].logs[partition].end)
+        self._wake(answers)
         return answers
+
+    def _wake(self, answers: Sequence[Position | PsubdError]) -> None:
+        for topic, partition in {(answer.topic, answer.partition) for answer in answers if isinstance(answer, Position)}:
+            shelf = self._shelves.get(topic)  # may be gone again by now
+            if shelf is not None and partition < len(shelf.logs):
+                self._watches.grew(topic, partition, shelf.logs[partition].end)
 
     def _store(self, record: Record, now: int) -> Position | PsubdError:
         timestamp = now if record.timestamp is None else record.timestamp
-        weight = record_size(record) + OVERHEAD
+        size = record.size
+        weight = size + OVERHEAD
         try:
             log = self._log(record.topic, record.partition)
-            refused = self._shelves[record.topic].rules.refusal(record, timestamp, now)
+            refused = self._shelves[record.topic].rules.refusal(record, size, timestamp, now)
             if refused is None and self._weight + weight > self._max_bytes:
                 refused = StorageUnavailable(f"the memory storage is full ({self._max_bytes} bytes); wait for retention, or delete a topic")
         except TopicMissing as missing:

@@ -53,27 +53,19 @@ class Rules:
         self.tombstone_ms = int(topic.config.get(TOMBSTONES, TOMBSTONE_MS))
         self.compact = topic.cleanup == "compact"
 
-    def refusal(self, record: Record, timestamp: int, now: int) -> PsubdError | None:
+    def refusal(self, record: Record, size: int, timestamp: int, now: int) -> PsubdError | None:
         """Why the record cannot be stored, or None.
 
-        :param timestamp: the record's, or the moment it came in. :param now: ms since the epoch.
+        :param size: the record's. :param timestamp: the record's, or the moment it came in. :param now: ms since the epoch.
         """
-        size = record_size(record)
         if size > self.max_bytes:
             return TooLarge(f"the record has {size} bytes; topic {record.topic} takes {self.max_bytes} ({MAX_MESSAGE})")
-        if timestamp - now > self.ahead_ms or now - timestamp > self.before_ms or not 0 <= timestamp <= INT64:
+        ahead = timestamp - now
+        if ahead > self.ahead_ms or -ahead > self.before_ms or not 0 <= timestamp <= INT64:
             return BadHeader(f"timestamp: {timestamp} is out of what topic {record.topic} takes ({AHEAD}, {BEFORE})")
         if self.compact and record.key is None:
             return BadHeader(f"key: topic {record.topic} is compacted; its records need a key")
         return None
-
-
-def record_size(record: Record) -> int:
-    """Payload bytes: value, key, header names and values."""
-    size = len(record.value or b"") + len(record.key or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value or b"")
-    return size
 
 
 def stored(spec: TopicSpec) -> StoredTopic:

@@ -7,11 +7,15 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from psubd.errors import InUse, PsubdError
+from psubd.errors import InUse, PsubdError, StorageUnavailable
 from psubd.interfaces import IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
 
 T = TypeVar("T")
+Told = Callable[[Position | PsubdError], None]
+
+NOWHERE = "nowhere"
+"""A topic that no test makes."""
 
 
 @implementer(IStorage)
@@ -76,6 +80,30 @@ class FaultyStorage:
     def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         return self._call("publish", records[0].topic if records else "", lambda: self.beneath.publish(records, acks))
 
+    def post(self, record: Record, acks: Acks, told: Told) -> None:
+        """By the name of ``publish``: held, failing and counted as one. Held, it is accepted."""
+        self.calls["publish"] = self.calls.get("publish", 0) + 1
+        if "publish" in self.held:
+            self._waiting.append(("publish", lambda: self._post_late(record, acks, told)))
+            return
+        refused = self._refusal("publish", record.topic)
+        if refused is None:
+            self.beneath.post(record, acks, told)
+        elif isinstance(refused, StorageUnavailable) or acks == "0":
+            raise refused
+        else:  # what surely fails beneath is told as soon as anything is, and stores nothing
+            self.beneath.post(Record(NOWHERE, None, partition=0), acks, lambda _: told(refused))
+
+    def _post_late(self, record: Record, acks: Acks, told: Told) -> None:
+        refused = self._refusal("publish", record.topic)
+        try:
+            if refused is not None:
+                raise refused
+            self.beneath.post(record, acks, told)
+        except PsubdError as failed:
+            if acks != "0":
+                told(failed)
+
     def read(self, topic: str, partition: int, offset: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
         found = self._call("read", f"{topic} {partition}", lambda: self.beneath.read(topic, partition, offset, max_records, max_bytes))
         return found.addCallback(self._with_gaps, self.hidden.get(TopicPartition(topic, partition), set()))
@@ -118,10 +146,12 @@ class FaultyStorage:
         return answer
 
     def _passed(self, method: str, what: str, call: "Callable[[], Deferred[T]]") -> "Deferred[T]":
-        for name in (f"{method} {what}", f"{method} {what.partition(' ')[0]}", method):
-            if name in self.failing:
-                return fail(self.failing[name])
-        return call()
+        refused = self._refusal(method, what)
+        return call() if refused is None else fail(refused)
+
+    def _refusal(self, method: str, what: str) -> PsubdError | None:
+        names = (f"{method} {what}", f"{method} {what.partition(' ')[0]}", method)
+        return next((self.failing[name] for name in names if name in self.failing), None)
 
     def _commit(self, group: str, places: Mapping[TopicPartition, Commit]) -> "Deferred[dict[TopicPartition, PsubdError]]":
         return succeed(dict.fromkeys(places, self._taken(group))) if group in self.strangers | self.members else self.beneath.commit(group, places)

@@ -312,6 +312,106 @@ class StorageContract(Steps):
         self.assertTrue(message.value == value)
         self.assertEqual((b"k" * 32_768, (("h", b"v" * 32_000),)), (message.key, message.headers))
 
+    # --- post ---
+
+    def posted(self, *records: Record, acks: Acks = "all") -> "list[Deferred[Position | PsubdError]]":
+        """Post them in one turn; what each one's poster is told."""
+        heard: list[Deferred[Position | PsubdError]] = [Deferred() for _ in records]
+        for record, told in zip(records, heard, strict=True):
+            self.storage.post(record, acks, told.callback)
+        self.assertEqual([], [told for told in heard if told.called], "nobody is told within the call")
+        return heard
+
+    def test_a_posted_record_is_stored_and_told(self) -> None:
+        """With ``all`` and with ``1``: not before the call returned, and once; when it is told, the record is there where it is said to be."""
+        topic = self.topic(2)
+        for acks in ("1", "all"):
+            record = Record(topic.name, acks.encode(), b"k", (("h", b"v"),), 1, self.now() - 5)
+            (heard,) = self.posted(record, acks=acks)
+            position = self.wait(heard)
+            self.assertEqual((topic.name, 1, record.timestamp), (position.topic, position.partition, position.timestamp))
+            (message,) = self.wait(self.storage.read(topic.name, 1, position.offset, 1, WIDE)).messages
+            self.assertEqual(
+                (position.offset, record.timestamp, record.value, record.key, record.headers),
+                (message.offset, message.timestamp, message.value, message.key, message.headers),
+            )
+
+    def test_posts_keep_their_order(self) -> None:
+        """Per partition, among many of one turn and among the publishes of that turn."""
+        topic = self.topic(2)
+        now = self.now()
+        heard: list[Deferred[Any]] = []
+        expected: list[list[bytes]] = [[], []]
+        for turn in range(6):
+            for number in range(40):
+                value, partition = b"%d.%d" % (turn, number), number % 2
+                record = Record(topic.name, value, partition=partition, timestamp=now)
+                expected[partition].append(value)
+                if number % 13 == 5:
+                    heard.append(self.storage.publish([record], "all"))
+                else:
+                    heard += self.posted(record)
+            if turn % 2:
+                self.wait(self.storage.bounds(topic.name))  # some turns come together, some apart
+        offsets: list[list[int]] = [[], []]
+        for told in heard:
+            answer = self.wait(told)
+            (position,) = answer if isinstance(answer, list) else [answer]
+            offsets[position.partition].append(position.offset)
+        for partition in (0, 1):
+            found = self.everything(topic, partition)
+            self.assertEqual(expected[partition], [message.value for message in found])
+            self.assertEqual(offsets[partition], [message.offset for message in found])
+
+    def test_one_posted_record_fails_alone(self) -> None:
+        """A partition or a topic that is not there, or a record too large, is told as TopicMissing or TooLarge; its neighbours are stored."""
+        topic = self.topic(2)
+        now = self.now()
+        heard = self.posted(
+            Record(topic.name, b"a", partition=0, timestamp=now),
+            Record(topic.name, b"b", partition=9, timestamp=now),
+            Record(self.name(), b"c", partition=0, timestamp=now),
+            Record(topic.name, b"d" * (topic.max_message_bytes + 1), partition=1, timestamp=now),
+            Record(topic.name, b"e", partition=1, timestamp=now),
+        )
+        self.assertEqual([Position, TopicMissing, TopicMissing, TooLarge, Position], [type(self.wait(told)) for told in heard])
+        self.assertEqual([b"a"], [message.value for message in self.everything(topic, 0)])
+        self.assertEqual([b"e"], [message.value for message in self.everything(topic, 1)])
+
+    def test_a_record_posted_for_nobody(self) -> None:
+        """With acks 0 it is stored soon, and nobody is told, also where it fails."""
+        topic = self.topic()
+        nobody: list[Any] = []
+        self.storage.post(Record(topic.name, b"none", partition=0, timestamp=self.now()), "0", nobody.append)
+        self.storage.post(Record(topic.name, b"lost", partition=7, timestamp=self.now()), "0", nobody.append)
+        (heard,) = self.posted(Record(topic.name, b"all", partition=0, timestamp=self.now()))
+        self.wait(heard)
+        self.until(lambda: len(self.everything(topic)) == 2, "the record with acks=0")
+        self.assertEqual([], nobody)
+
+    def test_a_watch_hears_of_what_was_posted(self) -> None:
+        """Who waits for the record may read it."""
+        topic = self.topic()
+        end = self.wait(self.storage.bounds(topic.name))[0].end
+        watch = self.storage.watch(topic.name, 0, end)
+        (heard,) = self.posted(Record(topic.name, b"a", partition=0, timestamp=self.now()))
+        self.wait(watch)
+        self.assertEqual(b"a", self.everything(topic, offset=end)[0].value)
+        self.wait(heard)
+
+    def test_what_was_posted_is_finished_by_a_stop(self) -> None:
+        """stop in the same turn: what was accepted is stored and told; what comes later is refused at once, and nobody is told."""
+        topic = self.topic()
+        (heard,) = self.posted(Record(topic.name, b"a", partition=0, timestamp=self.now()))
+        stopped = self.storage.stop()
+        nobody: list[Any] = []
+        for acks in ("all", "1", "0"):
+            with self.assertRaises(StorageUnavailable):
+                self.storage.post(Record(topic.name, b"b", partition=0, timestamp=self.now()), acks, nobody.append)
+        self.assertIsInstance(self.wait(heard), Position)
+        self.wait(stopped)
+        self.assertEqual([], nobody)
+
     # --- read ---
 
     def test_a_read_keeps_to_max_records(self) -> None:

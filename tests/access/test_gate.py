@@ -7,6 +7,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from psubd.access import gate as gate_module
 from psubd.access.gate import Gate
 from psubd.access.index import Index
 from psubd.access.watches import LONGEST_MS
@@ -303,6 +304,88 @@ class StandingTests(GateCase):
         self.assertIsNotNone(gate.grant_of("bank"))
 
 
+class KeptTests(GateCase):
+    """What is kept for the next request says nothing that is not so any more."""
+
+    def test_the_same_grant(self) -> None:
+        """As long as nothing changes, the same credentials give the same grant; others give another one."""
+        grant = self.publisher()
+        self.assertIs(grant, self.publisher())
+        self.assertIsNot(grant, self.gate.publisher(Credentials("pk_shop", "ps_shop")))
+        self.assertIsNot(grant, self.subscriber())
+        serial = self.gate.serial
+        self.put("/topics/other", topic("other"))
+        self.assertGreater(self.gate.serial, serial)
+        self.assertEqual(grant, self.publisher())
+        self.assertIsNot(grant, self.publisher())
+
+    def test_asked_again_after_each_change(self) -> None:
+        """A grant that has published before is judged by what is registered now: bindings, topics, keys, application."""
+        for change, refusal in (
+            (lambda: self.bind("shop", Binding("shop", "orders", 2, sub=True)), TopicNotBound),
+            (lambda: self.write(Delete("/topics/orders")), TopicNotBound),
+            (lambda: self.put("/applications/shop", application("shop", secrets=())), BadCredentials),
+            (lambda: self.put("/applications/shop", application("shop", serial=7)), BadCredentials),
+            (lambda: self.write(Delete("/applications/shop")), BadCredentials),
+        ):
+            self.put("/applications/shop", application("shop"))
+            self.put("/topics/orders", topic("orders"))
+            self.bind("shop", Binding("shop", "orders", 1, pub=True, sub=True))
+            publisher = self.publisher()
+            for _ in range(3):
+                self.gate.may_publish(publisher, "orders", 1, 1)
+            change()
+            with self.assertRaises(refusal):
+                self.gate.may_publish(publisher, "orders", 1, 1)
+
+    def test_the_topic_of_now(self) -> None:
+        """A topic that was made again is the new one."""
+        publisher = self.publisher()
+        self.gate.may_publish(publisher, "orders", 1, 1)
+        self.put("/topics/orders", topic("orders", serial=5))
+        self.assertEqual(self.gate.may_publish(publisher, "orders", 1, 1).serial, 5)
+
+    def test_an_end_by_the_clock(self) -> None:
+        """Credentials of which one ends are looked up each time, and so is what their grant may do."""
+        end = self.clock.epoch_ms() + 1000
+        self.put("/applications/shop", application("shop", secrets=(Key(digest("ps_new")), Key(digest("ps_shop"), end))))
+        publisher, lasting = self.publisher(), self.publisher(secret="ps_new")
+        self.gate.may_publish(publisher, "orders", 1, 1)
+        self.clock.advance(1000)
+        self.assertRaises(BadCredentials, self.publisher)
+        self.assertRaises(BadCredentials, self.gate.may_publish, publisher, "orders", 1, 1)
+        self.gate.may_publish(lasting, "orders", 1, 1)
+
+    def test_rates_are_judged_each_time(self) -> None:
+        """What is known to be bound is still counted."""
+        self.bind("shop", Binding("shop", "orders", 1, pub=True, rate=Rate(messages_per_s=3)))
+        publisher = self.publisher()
+        for _ in range(3):
+            self.gate.may_publish(publisher, "orders", 1, 1)
+        self.assertRaises(RateLimited, self.gate.may_publish, publisher, "orders", 1, 1)
+
+    def test_kinds(self) -> None:
+        """A grant that is kept for one trade does nothing in the other."""
+        publisher, subscriber = self.publisher(), self.subscriber()
+        for _ in range(2):
+            self.assertRaises(BadCredentials, self.gate.may_publish, subscriber, "orders", 1, 1)
+            self.assertRaises(BadCredentials, self.gate.may_subscribe, publisher, None)
+            self.gate.may_publish(publisher, "orders", 1, 1)
+            self.gate.may_subscribe(subscriber, None)
+
+    def test_bounded(self) -> None:
+        """However many credentials are shown, a bounded number of grants is kept; those in hand go on, those that are wrong take no room."""
+        self.patch(gate_module, "MOST_KNOWN", 10)
+        self.put("/applications/shop", application("shop", pubkeys=tuple(Key(digest(f"pk_{number}")) for number in range(25))))
+        grants = [self.gate.publisher(Credentials(f"pk_{number}", "ps_shop")) for number in range(25)]
+        for grant in grants:
+            self.gate.may_publish(grant, "orders", 1, 1)
+        for number in range(25):
+            self.assertRaises(BadCredentials, self.gate.publisher, Credentials("shop", f"ps_{number}"))
+        self.assertLessEqual(len(self.gate._known["publish"]), 10)
+        self.assertLessEqual(len(self.gate._bound), 25)
+
+
 class AgeTests(GateCase):
     """What is known of the registry may be too old."""
 
@@ -313,9 +396,13 @@ class AgeTests(GateCase):
         gate.start()
         publisher = gate.publisher(Credentials(identity="shop", secret="ps_shop"))
         subscriber = gate.subscriber(Credentials(subkey="sk_shop"))
+        for _ in range(2):
+            gate.may_publish(publisher, "orders", 1, 1)
+            gate.may_subscribe(subscriber, None)
         why.append("too old")
         for refused in (
             lambda: gate.publisher(Credentials(identity="shop", secret="ps_shop")),
+            lambda: gate.subscriber(Credentials(subkey="sk_shop")),
             lambda: gate.subscriber(Credentials(subkey="sk_nobody")),
             lambda: gate.may_publish(publisher, "orders", 1, 1),
             lambda: gate.may_subscribe(subscriber, None),

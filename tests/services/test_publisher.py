@@ -11,8 +11,8 @@ from zope.interface.verify import verifyObject
 
 from psubd.errors import BadHeader, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IPublisher
-from psubd.model import Record, StoredTopic, Topic, TopicSpec
-from psubd.services.partitioner import partition_of
+from psubd.model import Acks, Record, StoredTopic, Topic, TopicSpec
+from psubd.services.partitioner import RUN_BYTES, RUN_MS, partition_of
 from psubd.services.publisher import Publisher, stored_size, varint_size
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
@@ -73,9 +73,13 @@ class JudgeTests(PublisherCase):
         self.assertEqual(found, {partition_of(b"", 6)})
 
     def test_keyless_spread(self) -> None:
-        """Records without a key go to all partitions."""
-        topic = self.topic(partitions=6)
-        self.assertEqual({self.publisher.judge(topic, Record("orders", b"v")).partition for _ in range(6)}, set(range(6)))
+        """Records without a key go to all partitions, in turn where they come one by one; those that come together go to one."""
+        topic, record = self.topic(partitions=6), Record("orders", b"v")
+        self.assertEqual({self.publisher.judge(topic, record).partition for _ in range(6)}, set(range(6)))
+        self.publisher.post(msgspec.structs.replace(record, partition=0, timestamp=1), "all", lambda result: None)
+        self.assertEqual(len({self.publisher.judge(topic, record).partition for _ in range(6)}), 1)
+        self.clock.advance(RUN_MS)
+        self.assertEqual({self.publisher.judge(topic, record).partition for _ in range(6)}, set(range(6)))
 
     def test_exact_partition(self) -> None:
         """A partition that the topic has is taken as it is, key or no key."""
@@ -277,6 +281,67 @@ class PublishTests(PublisherCase):
         waiting.cancel()
         self.failureResultOf(waiting)
         self.assertEqual(self.count("psubd_publish_failures_total", code="internal"), 1)
+
+
+class PostTests(PublisherCase):
+    def post(self, acks: Acks = "all", **members: Any) -> list[Any]:
+        """What came of one record by the end of the turn."""
+        told: list[Any] = []
+        record = self.publisher.judge(self.topic_, Record("orders", b"123", b"k"))
+        self.publisher.post(msgspec.structs.replace(record, **members), acks, told.append)
+        self.assertEqual(told, [])
+        self.clock.advance(0)
+        return told
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.topic_ = self.topic()
+
+    def test_stored_and_counted(self) -> None:
+        """Who posted is told where it is, after the call; message and bytes are counted."""
+        self.assertEqual([position.offset for position in self.post() + self.post()], [0, 1])
+        self.assertEqual(self.count("psubd_published_messages_total", topic="orders"), 2)
+        self.assertEqual(self.count("psubd_published_bytes_total", topic="orders"), 8)
+
+    def test_without_acks(self) -> None:
+        """Nobody is told; the record is there, and counted as it was accepted."""
+        self.assertEqual(self.post("0"), [])
+        self.assertEqual(self.successResultOf(self.storage.bounds("orders"))[0].end, 1)
+        self.assertEqual(self.count("psubd_published_messages_total", topic="orders"), 1)
+
+    def test_failure_counted(self) -> None:
+        """A record's failure is told and counted by its code."""
+        self.assertIsInstance(self.post(partition=9)[0], TopicMissing)
+        self.assertEqual(self.count("psubd_publish_failures_total", code="topic_missing"), 1)
+        self.assertEqual(self.count("psubd_published_messages_total", topic="orders"), 0)
+
+    def test_refusal_counted(self) -> None:
+        """A storage that does not accept refuses the call itself; that is counted, and nobody is told."""
+        self.successResultOf(self.storage.stop())
+        told: list[Any] = []
+        for acks in ("all", "0"):
+            self.assertRaises(StorageUnavailable, self.publisher.post, Record("orders", b"1", partition=0), acks, told.append)
+        self.clock.advance(0)
+        self.assertEqual(told, [])
+        self.assertEqual(self.count("psubd_publish_failures_total", code="storage_unavailable"), 2)
+        self.assertEqual(self.count("psubd_published_messages_total", topic="orders"), 0)
+
+
+class JudgeAllTests(PublisherCase):
+    def test_as_one_by_one(self) -> None:
+        """What `judge` makes of each, in order."""
+        topic = self.topic(partitions=6)
+        records = [Record("orders", b"%d" % number, b"k%d" % number, (), None, None if number % 2 else 5) for number in range(20)]
+        self.assertEqual(self.publisher.judge_all(topic, records), [self.publisher.judge(topic, record) for record in records])
+        keyless = self.publisher.judge_all(topic, [Record("orders", bytes(RUN_BYTES))] * 6)
+        self.assertEqual({record.partition for record in keyless}, set(range(6)))
+
+    def test_refused(self) -> None:
+        """One that is refused refuses all."""
+        topic = self.topic()
+        self.assertRaises(TooLarge, self.publisher.judge_all, topic, [Record("orders", b""), Record("orders", b"", bytes(64 * KIB + 1))])
+        self.successResultOf(self.storage.delete_topic("orders"))
+        self.assertRaises(TopicMissing, self.publisher.judge_all, topic, [Record("orders", b"")])
 
 
 class VarintTests(SynchronousTestCase):

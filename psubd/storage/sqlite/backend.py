@@ -14,19 +14,18 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from psubd.errors import PsubdError, StorageUnavailable
+from psubd.errors import Internal, PsubdError, StorageUnavailable
 from psubd.interfaces import IClock, IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StoredTopic, TopicPartition, TopicSpec
 from psubd.storage.sqlite import reading
 from psubd.storage.sqlite.database import Database
 from psubd.storage.sqlite.meters import Meters
 from psubd.storage.sqlite.mirror import Mirror, Place
-from psubd.storage.sqlite.requests import Append, Close, Configure, Create, Drop, Forget, Grow, Keep, Probe, Report, Request, SweepNow
+from psubd.storage.sqlite.requests import Append, Close, Configure, Create, Drop, Forget, Grow, Keep, Probe, Report, Request, SweepNow, Told
 from psubd.storage.sqlite.settings import parse
 from psubd.storage.sqlite.store import LIMITS, Store
 from psubd.storage.sqlite.tail import Tail
 from psubd.storage.sqlite.writer import Writer
-from psubd.storage.topics import record_size
 
 T = TypeVar("T")
 
@@ -35,6 +34,9 @@ PROBE_MS = 1_000
 
 WAITING_OVERHEAD = 300
 """Bytes that a record costs beside its payload while it waits for the writer."""
+
+POSTED_BYTES = 1024 * 1024
+"""So much that was posted in one turn crosses at once, so that the writer can keep a transaction to its own bound."""
 
 
 class Accepted:
@@ -45,8 +47,8 @@ class Accepted:
 class SqliteStorage:
     """The embedded durable log, in one file of one process.
 
-    :param path: absolute path of the file. :param reactor: IReactorFromThreads and IReactorThreads. :param settings: ``[storage.sqlite]``.
-    :param metrics: where its metrics go, once per registry.
+    :param path: absolute path of the file. :param reactor: IReactorTime, IReactorFromThreads and IReactorThreads.
+    :param settings: ``[storage.sqlite]``. :param metrics: where its metrics go, once per registry.
     :raises ConfigError: for settings that are not right.
     """
 
@@ -67,6 +69,7 @@ class SqliteStorage:
         self._pool = ThreadPool(minthreads=0, maxthreads=self._settings.reader_threads, name="psubd-storage-read")
         self._mirror = Mirror(Tail(self._settings.tail_bytes))
         self._waiting_bytes = 0
+        self._posted: Append | None = None
         self._trouble: str | None = "it has not started"
         self._closed: str | None = "the storage has not started"
         self._stopping = False
@@ -91,7 +94,7 @@ class SqliteStorage:
             for timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
-            self._writer.put(Close())
+            self._put(Close())
         stopped: Deferred[None] = Deferred()
         self._ended.addCallback(lambda _: stopped.callback(None))
         return stopped
@@ -140,17 +143,36 @@ class SqliteStorage:
 
     # --- messages ---
 
+    def post(self, record: Record, acks: Acks, told: Told) -> None:
+        if self._closed is not None:
+            raise StorageUnavailable(self._closed)
+        size = record.size + WAITING_OVERHEAD
+        if self._waiting_bytes + size > self._settings.queue_bytes and self._waiting_bytes:
+            raise StorageUnavailable("too much waits to be stored; send slower")
+        self._waiting_bytes += size
+        posted = self._posted
+        if posted is None:
+            posted = self._posted = Append([], self._clock.epoch_ms(), 0, [])
+            self._reactor.callLater(0, self._hand_over)
+        posted.records.append(record)  # type: ignore[attr-defined]
+        posted.ticket.append(None if acks == "0" else told)
+        posted.size += size
+        if posted.size > POSTED_BYTES:
+            self._hand_over()
+
     def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         if self._closed is not None:
             return self._refused()
-        size = sum(record_size(record) for record in records) + WAITING_OVERHEAD * len(records)
+        size = WAITING_OVERHEAD * len(records)
+        for record in records:
+            size += record.size
         if self._waiting_bytes and self._waiting_bytes + size > self._settings.queue_bytes:
             return fail(StorageUnavailable("too much waits to be stored; send slower"))
         self._waiting_bytes += size
         request = Append(records, self._clock.epoch_ms(), size)
         if acks == "0":
             request.ticket = Accepted()
-            self._writer.put(request)
+            self._put(request)
             return succeed([])
         return self._request(request)
 
@@ -230,18 +252,35 @@ class SqliteStorage:
             return self._refused()
         answered: Deferred[Any] = Deferred()
         request.ticket = answered
-        self._writer.put(request)
+        self._put(request)
         return answered
+
+    def _put(self, request: Request) -> None:
+        """Hand the request to the writer, behind what was posted before it."""
+        self._hand_over()
+        self._writer.put(request)
+
+    def _hand_over(self) -> None:
+        """What was posted crosses to the writer as one request."""
+        posted, self._posted = self._posted, None
+        if posted is not None:
+            self._writer.put(posted)
 
     def _ask(self, question: Callable[[Any], T]) -> "Deferred[T]":
         return deferToThreadPool(self._reactor, self._pool, self._readers.ask, question)
 
     def _read_file(self, topic: str, partition: int, place: Place, begin: int, max_records: int, max_bytes: int) -> "Deferred[Slice]":
-        uid, no, end = self._mirror.shelf(topic).topic.uid, place.no, place.end
+        pages, uid, no, end = self._mirror.pages, self._mirror.shelf(topic).topic.uid, place.no, place.end
+        held = pages.read(no, begin, max_records, max_bytes)
+        if held is not None:
+            return succeed(Slice(tuple(held[0]), held[1], place.first, end))
+        era = pages.era
 
         def sliced(answer: Any) -> Slice:
             messages, following = answer
             now = self._mirror.same(topic, uid).places[partition]
+            if pages.era == era:
+                pages.put(no, begin, messages, following)
             return Slice(tuple(messages), following, now.first, now.end)
 
         return self._ask(lambda connection: reading.read(connection, no, begin, end, max_records, max_bytes)).addCallback(sliced)
@@ -294,7 +333,9 @@ class SqliteStorage:
         self._ended.callback(None)
 
     def _heard(self, report: Report) -> None:
-        """A transaction has ended: know it first, then wake who waited for it, then answer (whoever is answered may begin to wait)."""
+        """A transaction has ended: know it first, then wake who waited for it, then answer (whoever is answered may begin to wait). What was posted
+        meanwhile crosses before all that, so that the writer is at work while the answers go out."""
+        self._hand_over()
         self._waiting_bytes -= report.released
         self._mirror.take(report)
         if report.tried:
@@ -302,17 +343,44 @@ class SqliteStorage:
         self._mirror.tell(report)
         if report.complaint is not None:
             self.log.error("The storage: {what}", what=report.complaint)
-        self._tell_lost([outcome for ticket, outcome in report.answers if isinstance(ticket, Accepted)])
+        self._tell_lost(report.answers)
         for ticket, outcome in report.answers:
-            if not isinstance(ticket, Accepted):
+            if isinstance(ticket, list):
+                self._tell(ticket, outcome)
+            elif not isinstance(ticket, Accepted):
                 self._answer(ticket, outcome)
 
-    def _tell_lost(self, outcomes: list[Any]) -> None:
+    def _tell_lost(self, answers: list[tuple[Any, Any]]) -> None:
         """One line for all that a transaction lost of what was accepted with ``acks=0``."""
-        lost = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        lost += [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome if not isinstance(answer, Position)]
+        lost: list[Exception] = []
+        for ticket, outcome in answers:
+            if isinstance(ticket, list) and None in ticket:
+                results = [outcome] * len(ticket) if isinstance(outcome, Exception) else outcome
+                lost += [result for told, result in zip(ticket, results, strict=True) if told is None and isinstance(result, Exception)]
+            elif isinstance(ticket, Accepted):
+                results = [outcome] if isinstance(outcome, Exception) else outcome
+                lost += [result for result in results if isinstance(result, Exception)]
         if lost:
             self.log.error("Accepted with acks=0 and not stored: {count} publishes or records; the first: {why}", count=len(lost), why=str(lost[0]))
+
+    def _tell(self, waiting: list[Told | None], outcome: Any) -> None:
+        """Each record's own outcome to who posted it."""
+        if isinstance(outcome, Exception):
+            outcome = [self._told_as(outcome)] * len(waiting)
+        for told, result in zip(waiting, outcome, strict=True):
+            if told is None:
+                continue
+            try:
+                told(result)
+            except Exception:  # noqa: BLE001 - one listener's bug is nobody else's
+                self.log.failure("who posted a record failed over its outcome")
+
+    def _told_as(self, error: Exception) -> PsubdError:
+        """What a client may be told of it; a bug is logged here."""
+        if isinstance(error, PsubdError):
+            return error
+        self.log.failure("the storage tripped over a bug of its own", Failure(error))
+        return Internal("the storage tripped over a bug of its own; it is in the log")
 
     def _answer(self, ticket: Any, outcome: Any) -> None:
         if ticket.called:
@@ -339,7 +407,7 @@ class SqliteStorage:
             del self._timers[name]
             if name == "probe" and self._trouble is None:
                 return
-            self._writer.put(request(self._clock.epoch_ms()))
+            self._put(request(self._clock.epoch_ms()))
             self._again(name, ms, request)
 
         self._timers[name] = self._clock.call_later(ms, due)

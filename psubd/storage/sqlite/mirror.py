@@ -2,6 +2,7 @@
 
 from psubd.errors import TopicMissing
 from psubd.model import Bounds, StoredTopic
+from psubd.storage.sqlite.pages import Pages
 from psubd.storage.sqlite.requests import Moved, Report, ShelfView
 from psubd.storage.sqlite.tail import Tail
 from psubd.storage.watches import Watches
@@ -34,6 +35,7 @@ class Mirror:
 
     def __init__(self, tail: Tail) -> None:
         self.tail = tail
+        self.pages = Pages()
         self.watches = Watches()
         self.shelves: dict[str, Shelf] = {}
 
@@ -62,6 +64,7 @@ class Mirror:
         """Know what the report says; nobody hears of it yet."""
         if report.all_shelves:
             self.tail.clear()
+            self.pages.clear()
             for name in self.shelves.keys() - report.shelves.keys():
                 report.shelves[name] = None
         for name, view in report.shelves.items():
@@ -82,6 +85,8 @@ class Mirror:
             self.shelves[name] = Shelf(view)
         if before is not None and (view is None or view.topic.uid != before.topic.uid):
             self.tail.drop(name)
+            for place in before.places:
+                self.pages.drop(place.no)
 
     def _move(self, moved: Moved) -> None:
         shelf = self.shelves.get(moved.topic)
@@ -91,5 +96,6 @@ class Mirror:
         place.first, place.end = moved.first, moved.end
         if moved.thinned:
             self.tail.thin((moved.topic, moved.partition))
+            self.pages.drop(place.no)
         if moved.messages:
-            self.tail.extend((moved.topic, moved.partition), moved.messages)
+            self.tail.extend((moved.topic, moved.partition), moved.messages, moved.payload)

@@ -1,19 +1,18 @@
 """Messages as bytes: how a row holds one, and how a whole answer is decoded."""
 
+from collections.abc import Callable
+
 import msgspec
 
-from psubd.model import Headers, Message, Record
+from psubd.model import Headers, Message
 
-_pack = msgspec.msgpack.Encoder().encode
+pack: Callable[[tuple[int, int, bytes | None, bytes | None, Headers]], bytes] = msgspec.msgpack.Encoder().encode
+"""A message (offset, timestamp, key, value, headers) as an array in msgpack."""
+
 _unpack = msgspec.msgpack.Decoder(list[tuple[int, int, bytes | None, bytes | None, Headers]]).decode
 
 ARRAY_32 = b"\xdd"
 """msgpack's "array of so many" mark, a four-byte big-endian count behind it; packed messages in a row make it a list."""
-
-
-def pack(offset: int, timestamp: int, record: Record) -> bytes:
-    """A message as an array of offset, timestamp, key, value, headers, in msgpack."""
-    return _pack((offset, timestamp, record.key, record.value, record.headers))
 
 
 def unpack(count: int, packed: bytes) -> list[Message]:

@@ -1,23 +1,34 @@
 """What crosses between the reactor's thread and the writer's: requests one way, reports the other. Neither side touches the other's state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from psubd.model import Commit, Message, Record, StoredTopic, TopicPartition, TopicSpec
+from psubd.errors import PsubdError
+from psubd.model import Commit, Message, Position, Record, StoredTopic, TopicPartition, TopicSpec
+
+Told = Callable[[Position | PsubdError], None]
+"""Who posted a record hears of it; None: with ``acks=0`` nobody does."""
 
 
 class Append(msgspec.Struct):
     """Store records. Answered with a list of Position or PsubdError.
 
-    :ivar now: ms since the epoch when they came in. :ivar size: bytes that they hold while they wait. :ivar ticket: whose answer it is.
+    :ivar now: ms since the epoch when they came in. :ivar size: bytes that they hold while they wait. :ivar ticket: whose answer it is: a Deferred,
+        or by record, where each was posted by itself (`IStorage.post`), who is told.
     """
 
     records: Sequence[Record]
     now: int
     size: int
     ticket: Any = None
+
+    def apart(self) -> "list[Append]":
+        """What was posted together, each record in a request of its own; else the request as it is."""
+        if not isinstance(self.ticket, list) or len(self.records) == 1:
+            return [self]
+        return [Append([record], self.now, 0, [told]) for record, told in zip(self.records, self.ticket, strict=True)]
 
 
 class Keep(msgspec.Struct):
@@ -86,13 +97,15 @@ Request = Write | Alter | SweepNow | Probe | Close
 
 
 class Moved(msgspec.Struct):
-    """A log's bounds after a transaction; ``messages``: what was appended. ``thinned``: compaction took some out of the middle."""
+    """A log's bounds after a transaction; ``messages``: what was appended, of ``payload`` bytes together. ``thinned``: compaction took some out of
+    the middle."""
 
     topic: str
     partition: int
     first: int
     end: int
     messages: Sequence[Message] = ()
+    payload: int = 0
     thinned: bool = False
 
 

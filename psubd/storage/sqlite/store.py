@@ -24,32 +24,48 @@ LIMITS = StorageLimits(max_metadata=32_768)
 SEGMENT_RECORDS = 1024
 """A log's open segment is closed by the transaction that fills it to so many records."""
 
-CHUNKS = (512, 64)
-"""Rows of a statement: so many at a time, the rest (fewer than 64) in one of its own length; each length is a prepared statement."""
+CHUNKS = (512, 128)
+"""Rows of a statement: so many at a time, the rest (fewer than 128) in one of its own length; each length is a prepared statement."""
 
 
 class Draft:
     """What a transaction is to append to one log; the log itself moves when it has ended."""
 
-    __slots__ = ("end", "log", "messages", "newest", "rows", "shelf", "size")
+    __slots__ = ("end", "log", "messages", "newest", "partition", "payload", "rows", "rules", "shelf", "size", "stem")
 
     def __init__(self, shelf: Shelf, log: Log) -> None:
-        self.shelf, self.log = shelf, log
-        self.end, self.newest, self.size = log.end, log.newest, 0
+        self.shelf, self.log, self.rules = shelf, log, shelf.rules
+        self.end, self.newest, self.size, self.payload = log.end, log.newest, 0, 0
+        self.stem, self.partition = log.no << OFFSET_BITS, log.partition
         self.rows: list[Any] = []
         self.messages: list[Message] = []
 
-    def append(self, record: Record, timestamp: int) -> int:
-        """Take the record; its offset."""
-        offset = self.end
-        packed = pack(offset, timestamp, record)
-        self.rows += (self.log.no << OFFSET_BITS | offset, timestamp, packed)
-        self.messages.append(Message(offset, timestamp, record.key, record.value, record.headers))
+    def append(self, record: Record, now: int) -> Position | PsubdError:
+        """Take the record, or refuse it; what it is to be answered once the transaction has ended.
+
+        :param now: ms since the epoch when it came in.
+        """
+        key, value, headers, timestamp, offset = record.key, record.value, record.headers, record.timestamp, self.end
+        if timestamp is None:
+            timestamp = now
+        payload = record.size if headers else (0 if value is None else len(value)) + (0 if key is None else len(key))
+        refused = self.rules.refusal(record, payload, timestamp, now)
+        if refused is not None:
+            return refused
+        if offset > MAX_OFFSET:
+            return StorageUnavailable(f"partition {self.partition} of topic {record.topic} has no offsets left; publish to another one")
+        try:
+            packed = pack((offset, timestamp, key, value, headers))
+        except UnicodeEncodeError:
+            return BadHeader("a record header's name is not Unicode text")
+        self.rows += (self.stem | offset, timestamp, packed)
+        self.messages.append(Message(offset, timestamp, key, value, headers))
         self.end = offset + 1
         self.size += len(packed)
+        self.payload += payload
         if timestamp > self.newest:
             self.newest = timestamp
-        return offset
+        return Position(record.topic, self.partition, offset, timestamp)
 
     @property
     def full(self) -> bool:
@@ -67,7 +83,7 @@ class Draft:
         else:
             log.newest, log.open_size = self.newest, log.open_size + self.size
         log.end, log.size = self.end, log.size + self.size
-        return Moved(self.shelf.topic.name, log.partition, log.first, log.end, self.messages)
+        return Moved(self.shelf.topic.name, log.partition, log.first, log.end, self.messages, self.payload)
 
 
 class Batch:
@@ -75,7 +91,7 @@ class Batch:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self.drafts: dict[int, Draft] = {}
+        self._drafts: dict[tuple[str, int | None], Draft] = {}
         self._others: list[Statement] = []
         self._kept: list[Any] = []
         self._proof: Statement | None = None
@@ -83,47 +99,54 @@ class Batch:
     def plan(self, request: Write) -> Any:
         """Take the request in; what it is to be answered once the transaction has ended."""
         if isinstance(request, Append):
-            return [self._append(record, request.now) for record in request.records]
+            return self._append(request.records, request.now)
         if isinstance(request, Keep):
             return self._keep(request)
         return self._forget(request)
 
+    def drafts(self) -> list[Draft]:
+        """Of the logs that get something."""
+        return [draft for draft in self._drafts.values() if draft.messages]
+
     def statements(self) -> list[Statement]:
         self._flush_places()
-        rows = [value for draft in self.drafts.values() for value in draft.rows]
-        seals = [draft.seal() for draft in self.drafts.values() if draft.full]
+        drafts = self.drafts()
+        rows = drafts[0].rows if len(drafts) == 1 else [value for draft in drafts for value in draft.rows]
+        seals = [draft.seal() for draft in drafts if draft.full]
         return [*rowwise("INSERT INTO messages VALUES", 3, rows), *seals, *self._others]
 
     def proof(self) -> Statement | None:
         """See `Database.run`: the last row that is appended, else the place that is kept last."""
-        if self.drafts:
-            return "SELECT 1 FROM messages WHERE id = ?", (next(iter(self.drafts.values())).rows[-3],)
+        drafts = self.drafts()
+        if drafts:
+            return "SELECT 1 FROM messages WHERE id = ?", (drafts[0].rows[-3],)
         return self._proof
 
-    @property
-    def records(self) -> int:
-        return sum(len(draft.messages) for draft in self.drafts.values())
+    def _append(self, records: Sequence[Record], now: int) -> list[Position | PsubdError]:
+        drafts = self._drafts
+        answers: list[Position | PsubdError] = []
+        topic: str | None = None
+        partition: int | None = None
+        draft: Draft | None = None
+        for record in records:  # as a rule they are all for one log
+            if draft is None or record.partition != partition or record.topic != topic:
+                topic, partition = record.topic, record.partition
+                found = drafts.get((topic, partition)) or self._draft(record)
+                if not isinstance(found, Draft):
+                    answers.append(found)
+                    draft = None
+                    continue
+                draft = found
+            answers.append(draft.append(record, now))
+        return answers
 
-    def _append(self, record: Record, now: int) -> Position | PsubdError:
+    def _draft(self, record: Record) -> Draft | TopicMissing:
         shelf = self._catalogue.shelves.get(record.topic)
         log = None if shelf is None else shelf.log(record.partition)
         if shelf is None or log is None:
             return TopicMissing(f"topic {record.topic} is not in the storage, or has no partition {record.partition}")
-        timestamp = now if record.timestamp is None else record.timestamp
-        refused = shelf.rules.refusal(record, timestamp, now)
-        if refused is not None:
-            return refused
-        draft = self.drafts.get(log.no)
-        if draft is None:
-            draft = Draft(shelf, log)
-        if draft.end > MAX_OFFSET:
-            return StorageUnavailable(f"partition {log.partition} of topic {record.topic} has no offsets left; publish to another one")
-        try:
-            offset = draft.append(record, timestamp)
-        except UnicodeEncodeError:
-            return BadHeader("a record header's name is not Unicode text")
-        self.drafts[log.no] = draft
-        return Position(record.topic, log.partition, offset, timestamp)
+        draft = self._drafts[record.topic, record.partition] = Draft(shelf, log)
+        return draft
 
     def _keep(self, request: Keep) -> dict[Any, PsubdError]:
         failed: dict[Any, PsubdError] = {}
@@ -181,8 +204,10 @@ class Store:
     def write(self, requests: Sequence[Write]) -> Report:
         """All of them in one transaction. Where that has no room, or one trips over a bug, each in one of its own: none makes another fail."""
         report = self._guarded(lambda: self._write(requests), requests)
-        if len(requests) > 1 and any(_lonely(outcome) for _, outcome in report.answers):
-            report = merged([self._guarded(partial(self._write, [request]), [request]) for request in requests])
+        if any(_lonely(outcome) for _, outcome in report.answers):
+            alone = [part for request in requests for part in (request.apart() if isinstance(request, Append) else [request])]
+            if len(alone) > 1:
+                report = merged([self._guarded(partial(self._write, [request]), [request]) for request in alone])
         report.released = sum(request.size for request in requests if isinstance(request, Append))
         return report
 
@@ -216,7 +241,7 @@ class Store:
             self.meters.failures.labels(failure_kind(error)).inc()
             raise
         self.meters.seconds.observe(time.perf_counter() - begun)
-        self.meters.transactions.inc()
+        self.meters.transactions.value += 1
 
     def _write(self, requests: Sequence[Write]) -> Report:
         batch = Batch(self.catalogue)
@@ -225,10 +250,12 @@ class Store:
         if not statements:
             return Report(answers=answers)
         self.transact(statements, batch.proof())
-        if batch.drafts:
-            self.meters.records.inc(batch.records)
-            self.meters.batch.observe(batch.records)
-        return Report(answers=answers, moved=[draft.apply() for draft in batch.drafts.values()], tried=True)
+        drafts = batch.drafts()
+        if drafts:
+            records = sum(len(draft.messages) for draft in drafts)
+            self.meters.records.value += records
+            self.meters.batch.observe(records)
+        return Report(answers=answers, moved=[draft.apply() for draft in drafts], tried=True)
 
     def _probe(self) -> Report:
         self.database.probe()

@@ -23,13 +23,13 @@ class Tail:
         self._runs: dict[Place, Run] = {}
         self._order: deque[tuple[Run, int, int]] = deque()
 
-    def extend(self, place: Place, messages: Sequence[Message]) -> None:
-        """``messages`` follow what is there; where they do not (something was not told), what was there goes."""
+    def extend(self, place: Place, messages: Sequence[Message], payload: int) -> None:
+        """``messages``, of ``payload`` bytes together, follow what is there; where they do not (something was not told), what was there goes."""
         run = self._runs.get(place)
         if run is None or run.end != messages[0].offset:
             self.thin(place)
             run = self._runs[place] = Run(messages[0].offset)
-        size = sum(message.size for message in messages) + OVERHEAD * len(messages)
+        size = payload + OVERHEAD * len(messages)
         run.messages.extend(messages)
         self._order.append((run, len(messages), size))
         self._held += size

@@ -28,9 +28,15 @@ def say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-async def publish(storage: SqliteStorage, value: str, partition: int) -> bool:
-    """Publish one; whether it was stored."""
-    (answer,) = await storage.publish([Record("t", value.encode() * 50, partition=partition)], "all")
+async def publish(storage: SqliteStorage, value: str, partition: int, post: bool = False) -> bool:
+    """Publish or post one; whether it was stored."""
+    record = Record("t", value.encode() * 50, partition=partition)
+    if post:
+        told: Deferred[Any] = Deferred()
+        storage.post(record, "all", told.callback)
+        answer = await told
+    else:
+        (answer,) = await storage.publish([record], "all")
     if isinstance(answer, Position):
         say(f"{partition} {answer.offset} {value}")
     return isinstance(answer, Position)
@@ -39,7 +45,7 @@ async def publish(storage: SqliteStorage, value: str, partition: int) -> bool:
 async def keep_on(storage: SqliteStorage, publisher: int, count: int) -> None:
     number = 0
     while not count or number < count / PUBLISHERS:
-        await publish(storage, f"{publisher}-{number}", publisher % 3)
+        await publish(storage, f"{publisher}-{number}", publisher % 3, post=publisher % 2 == 0)
         number += 1
 
 

@@ -56,7 +56,7 @@ class WriteTests(StoreCase):
 
     def test_many_rows_go_in_whole(self) -> None:
         """Every length of statement: counts around the sizes that inserts are cut into."""
-        for number, count in enumerate((1, 2, 63, 64, 65, 511, 512, 513, 577, 1200)):
+        for number, count in enumerate((1, 2, 127, 128, 129, 511, 512, 513, 641, 1200)):
             name = f"t{number}"
             self.room.create(name)
             self.room.put(name, *[b"%d" % value for value in range(count)])
@@ -118,8 +118,29 @@ class FullTests(StoreCase):
         self.room.sweep()
         self.assertEqual([end], self.room.put("t", b"x" * 100_000))
 
+    def test_a_large_record_makes_no_other_one_fail(self) -> None:
+        """Of what was posted together, and stands in one request: likewise, each to who posted it."""
+        self.room.create("t", 1)
+        values = [b"a", b"x" * 1_100_000, b"b", b"x" * 1_100_000, b"c"]
+        posters = [lambda _: None for _ in values]
+        together = Append([Record("t", value, partition=0) for value in values], NOW, 2_200_003, list(posters))
+        report = self.room.store.write([append("t", b"before"), together, append("t", b"after")])
+        self.assertEqual([None, *([poster] for poster in posters), None], [ticket for ticket, _ in report.answers])
+        outcomes = [outcome[0].offset if isinstance(outcome, list) else type(outcome) for _, outcome in report.answers]
+        self.assertEqual([0, 1, Full, 2, Full, 3, 4], outcomes)
+        self.assertEqual([b"before", b"a", b"b", b"c", b"after"], [message.value for message in self.room.messages("t")])
+        self.assertEqual(6 + 2_200_003 + 5, report.released)
+
 
 class FaultTests(StoreCase):
+    def test_a_record_that_is_none_fails_alone(self) -> None:
+        """A bug's work among what was posted together: that one is answered so, the others are stored."""
+        self.room.create("t")
+        records = [Record("t", b"a", partition=0), Record("t", object(), b"k", partition=0), Record("t", b"b", partition=0)]  # type: ignore[arg-type]
+        report = self.room.store.write([Append(records, NOW, 0, [print, print, print])])
+        self.assertEqual([list, TypeError, list], [type(outcome) for _, outcome in report.answers])
+        self.assertEqual([b"a", b"b"], [message.value for message in self.room.messages("t")])
+
     def test_ends_are_never_ahead_of_what_is_stored(self) -> None:
         """After a commit that failed, the next record gets the offset that the failed one would have had; nothing of the failed one is there."""
         self.room.create("t")

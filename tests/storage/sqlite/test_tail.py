@@ -8,6 +8,10 @@ from psubd.model import Message
 from psubd.storage.sqlite.tail import OVERHEAD, Tail
 
 
+def extend(tail: Tail, place: tuple[str, int], found: list[Message]) -> None:
+    tail.extend(place, found, sum(message.size for message in found))
+
+
 class Name(str):
     """A header's name that a test can see being let go."""
 
@@ -23,9 +27,9 @@ class TailTests(SynchronousTestCase):
     def test_keeps_the_newest_within_its_budget(self) -> None:
         """What is over the budget goes from the oldest on, over all partitions; what is not here is for the file."""
         tail = Tail(4 * (100 + OVERHEAD))
-        tail.extend(("t", 0), messages(0, 100, 100))
-        tail.extend(("t", 1), messages(7, 100, 100))
-        tail.extend(("t", 0), messages(2, 100))
+        extend(tail, ("t", 0), messages(0, 100, 100))
+        extend(tail, ("t", 1), messages(7, 100, 100))
+        extend(tail, ("t", 0), messages(2, 100))
         self.assertIsNone(tail.read(("t", 0), 1, 10, 1000))
         self.assertEqual([2], self.offsets(tail.read(("t", 0), 2, 10, 1000)))
         self.assertEqual([7, 8], self.offsets(tail.read(("t", 1), 7, 10, 1000)))
@@ -39,14 +43,14 @@ class TailTests(SynchronousTestCase):
         for number in range(50):
             name = Name("h")
             kept.append(weakref.ref(name))
-            tail.extend(("t", 0), [Message(number, 0, None, b"x" * 100, ((name, None),))])
+            extend(tail, ("t", 0), [Message(number, 0, None, b"x" * 100, ((name, None),))])
             del name
         self.assertEqual([46, 47, 48, 49], [number for number, ref in enumerate(kept) if ref() is not None])
 
     def test_reads_keep_to_their_bounds(self) -> None:
         """At most so many records and bytes, but one at least."""
         tail = Tail(1 << 20)
-        tail.extend(("t", 0), messages(0, 10, 10, 500, 10))
+        extend(tail, ("t", 0), messages(0, 10, 10, 500, 10))
         self.assertEqual([1, 2], self.offsets(tail.read(("t", 0), 1, 2, 1000)))
         self.assertEqual([0, 1], self.offsets(tail.read(("t", 0), 0, 10, 519)))
         self.assertEqual([2], self.offsets(tail.read(("t", 0), 2, 10, 1)))
@@ -54,15 +58,15 @@ class TailTests(SynchronousTestCase):
     def test_nothing_is_kept_across_a_hole(self) -> None:
         """Messages that do not follow on what is there begin anew."""
         tail = Tail(1 << 20)
-        tail.extend(("t", 0), messages(0, 1, 1))
-        tail.extend(("t", 0), messages(5, 1))
+        extend(tail, ("t", 0), messages(0, 1, 1))
+        extend(tail, ("t", 0), messages(5, 1))
         self.assertIsNone(tail.read(("t", 0), 0, 10, 10))
         self.assertEqual([5], self.offsets(tail.read(("t", 0), 5, 10, 10)))
 
     def test_a_message_larger_than_the_budget(self) -> None:
         """It is not kept, and the budget is whole again."""
         tail = Tail(100)
-        tail.extend(("t", 0), messages(0, 1000))
+        extend(tail, ("t", 0), messages(0, 1000))
         self.assertEqual((None, 0), (tail.read(("t", 0), 0, 1, 10), tail.held))
 
     @settings(deadline=None)
@@ -77,7 +81,7 @@ class TailTests(SynchronousTestCase):
                 tail.thin(("t", partition))
             block = messages(len(log), *sizes)
             log += block
-            tail.extend(("t", partition), block)
+            extend(tail, ("t", partition), block)
             self.assertLessEqual(tail.held, 20_000)
             for offset in {0, len(log) // 2, max(0, len(log) - 3), len(log) - 1, len(log)}:
                 found = tail.read(("t", partition), offset, 7, 1 << 20)
