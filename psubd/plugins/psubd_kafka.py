@@ -1,5 +1,6 @@
-"""The storage on Kafka."""
+"""The storages on Kafka."""
 
-from psubd.storage.kafka.factory import KafkaFactory
+from psubd.storage.kafka.factory import KafkaFactory, RdKafkaFactory
 
 kafka = KafkaFactory()
+rdkafka = RdKafkaFactory()

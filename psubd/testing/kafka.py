@@ -111,9 +111,9 @@ def die_with_parent() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def java(main: str, *arguments: str, heap_mb: int = 128) -> list[str]:
-    """The command that runs a class of Kafka's."""
-    return ["java", f"-Xmx{heap_mb}m", *SMALL_JVM, "-cp", f"{jars()}/*", main, *arguments]
+def java(main: str, *arguments: str, heap_mb: int = 128, jvm: Sequence[str] = SMALL_JVM) -> list[str]:
+    """The command that runs a class of Kafka's. Of two options that say the same thing in ``jvm`` and here, that of ``jvm`` holds."""
+    return ["java", f"-Xmx{heap_mb}m", *jvm, "-cp", f"{jars()}/*", main, *arguments]
 
 
 def free_port() -> int:
@@ -135,8 +135,8 @@ def state(task: Path) -> str:
 class Node:
     """One Kafka process: a broker, a controller, or both. ``settings`` is its whole ``server.properties``."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], heap_mb: int) -> None:
-        self.folder, self.settings, self.heap_mb = folder, dict(settings), heap_mb
+    def __init__(self, folder: Path, settings: Mapping[str, str], heap_mb: int, jvm: Sequence[str] = SMALL_JVM) -> None:
+        self.folder, self.settings, self.heap_mb, self.jvm = folder, dict(settings), heap_mb, jvm
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -148,7 +148,7 @@ class Node:
         properties.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                java("kafka.Kafka", str(properties), heap_mb=self.heap_mb),
+                java("kafka.Kafka", str(properties), heap_mb=self.heap_mb, jvm=self.jvm),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -189,10 +189,11 @@ class Cluster:
     :param overrides: settings of ``server.properties`` for every node, over the ones here.
     :param secure: one more listener, of TLS with SASL (`secure_bootstrap`): PLAIN for the user ``psubd`` with the password `PASSWORD`, and
         SCRAM-SHA-512 for users that a test makes.
+    :param jvm: options of each node's Java.
     """
 
-    def __init__(self, brokers: int = 1, overrides: Mapping[str, str] | None = None, secure: bool = False) -> None:
-        self.count, self.overrides, self.secure = brokers, dict(overrides or {}), secure
+    def __init__(self, brokers: int = 1, overrides: Mapping[str, str] | None = None, secure: bool = False, jvm: Sequence[str] = SMALL_JVM) -> None:
+        self.count, self.overrides, self.secure, self.jvm = brokers, dict(overrides or {}), secure, tuple(jvm)
         self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self.folder = Path(tempfile.mkdtemp(prefix="psubd-kafka-"))
         self.ports = {number: free_port() for number in range(1, brokers + 1)}
@@ -306,7 +307,7 @@ class Cluster:
         (folder / "data").mkdir(parents=True)
         settings = {**self._shared_settings(), **self._own_settings(number, folder), **self.overrides}
         self._format(folder / "data", number)
-        return Node(folder, settings, heap_mb=192 if number == CONTROLLER else 448)
+        return Node(folder, settings, heap_mb=192 if number == CONTROLLER else 448, jvm=self.jvm)
 
     def _shared_settings(self) -> dict[str, str]:
         copies, at_least = str(min(3, self.count)), str(min(2, self.count))

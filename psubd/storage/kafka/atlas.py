@@ -82,9 +82,9 @@ class Atlas:
 
     # --- from any thread ---
 
-    def want(self, topic: str) -> Chart | None:
-        """The topic's chart, which is looked after from now on; None: not there, or not looked at yet."""
-        self.wanted[topic] = time.monotonic()
+    def want(self, topic: str, now: float | None = None) -> Chart | None:
+        """The topic's chart, which is looked after from now on; None: not there, or not looked at yet. ``now``: `time.monotonic`, if it is known."""
+        self.wanted[topic] = time.monotonic() if now is None else now
         return self.charts.get(topic)
 
     def leader(self, topic: str, partition: int) -> int | None:

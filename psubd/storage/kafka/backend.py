@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,11 +21,11 @@ from psubd.errors import Internal, PsubdError, StorageTimeout, StorageUnavailabl
 from psubd.interfaces import IClock, IStorage
 from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
 from psubd.storage.kafka.atlas import Change, Chart, uid
-from psubd.storage.kafka.client import KafkaClient
+from psubd.storage.kafka.client import KafkaClient, Postbox
 from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
 from psubd.storage.kafka.line import Line
 from psubd.storage.kafka.meters import Meters
-from psubd.storage.kafka.outbox import Ticket
+from psubd.storage.kafka.outbox import RECORD_OVERHEAD, Entry, Settled, Told, size_of
 from psubd.storage.kafka.reads import Piece
 from psubd.storage.kafka.settings import convert
 from psubd.storage.kafka.shelves import Budget, Shelf, Shelves
@@ -80,6 +81,40 @@ class Turns:
         return result
 
 
+class Call:
+    """One call of `publish`: what came of its records, in their order."""
+
+    __slots__ = ("_left", "_results", "answer")
+
+    def __init__(self, count: int) -> None:
+        self.answer: Deferred[list[Position | PsubdError]] = Deferred()
+        self._results: list[Position | PsubdError | None] = [None] * count
+        self._left = count
+
+    def told(self, number: int, result: Position | PsubdError) -> None:
+        self._results[number] = result
+        self._left -= 1
+        if not self._left and not self.answer.called:
+            self.answer.callback([each for each in self._results if each is not None])
+
+    def refusals(self) -> list[Position | PsubdError]:
+        """Where nobody waits: all of them were refused at once, or nothing."""
+        return [] if self._left else [each for each in self._results if each is not None]
+
+
+def refused(record: Record, chart: Chart | None) -> PsubdError | None:
+    """What can be told without asking Kafka."""
+    if chart is None:
+        return TopicMissing(f"topic {record.topic!r} is not in Kafka")
+    topic, partition = chart.stored, record.partition or 0
+    if not 0 <= partition < topic.partitions:
+        return TopicMissing(f"topic {record.topic!r} has no partition {partition}; it has {topic.partitions}")
+    size = record.size
+    if size > topic.max_message_bytes:
+        return TooLarge(f"the record has {size} bytes; topic {record.topic!r} takes {topic.max_message_bytes} (max.message.bytes)")
+    return None
+
+
 def first_failure(failure: Failure) -> Failure:
     """What `gatherResults` failed with."""
     assert isinstance(failure.value, FirstError)
@@ -94,7 +129,9 @@ class KafkaStorage:
     :param reactor: IReactorFromThreads, IReactorThreads and IReactorTime.
     """
 
+    kind = "kafka"
     limits = StorageLimits(places_expire=True)
+    convert = staticmethod(convert)
 
     def __init__(
         self,
@@ -104,7 +141,7 @@ class KafkaStorage:
         settings: Mapping[str, Any] | None = None,
         metrics: CollectorRegistry | None = None,
     ) -> None:
-        self.settings = convert(settings or {})
+        self.settings = self.convert(settings or {})
         self._bootstrap, self._clock, self._reactor = tuple(bootstrap), clock, reactor
         threads: IReactorFromThreads = reactor
         self._mailbox = Mailbox(threads)
@@ -116,6 +153,8 @@ class KafkaStorage:
         self._looking: dict[str, list[Deferred[None]]] = {}
         self._reading: dict[tuple[str, str, int, int], list[Deferred[Piece]]] = {}
         self._open: set[Deferred[Any]] = set()
+        self._unanswered = 0
+        self._timeout_s = self.settings.storage_timeout_s
         self._client: KafkaClient | None = None
         self._stopping: Deferred[None] | None = None
         self._closing = False
@@ -129,9 +168,13 @@ class KafkaStorage:
 
     def start(self) -> "Deferred[None]":
         drivers.listen("kafka")
-        self._client = KafkaClient(self._bootstrap, self.settings, self._heard_of_change, self._heard, self._heard_of_answers)
+        drivers.listen("librdkafka")
+        self._client = self._new_client()
         started: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._client.start)
         return started.addCallback(lambda _: self._started())
+
+    def _new_client(self) -> KafkaClient:
+        return KafkaClient(self._bootstrap, self.settings, self._heard_of_change, self._heard, self._heard_of_answers)
 
     def _started(self) -> None:
         trouble = self.trouble()
@@ -153,8 +196,7 @@ class KafkaStorage:
             self._watches.close()
             self._stop_by = time.monotonic() + self.settings.storage_timeout_s
             self._patience = self._clock.call_later(self.settings.storage_timeout_ms, self._close)
-            if not self._open:
-                self._close()
+            self._close_if_idle()
         waiting: Deferred[None] = Deferred()
         self._stopping.addCallback(self._stopped, waiting)
         return waiting
@@ -240,59 +282,92 @@ class KafkaStorage:
         return {topic for topic, chart in charts.items() if chart is None or most[topic] >= chart.stored.partitions or topic in self._looking}
 
     def _post(self, records: Sequence[Record], acks: Acks, deadline: float) -> "Deferred[list[Position | PsubdError]]":
-        results: list[Position | PsubdError | None] = [self._refusal(record) for record in records]
-        sound = [number for number, result in enumerate(results) if result is None]
-        answer: Deferred[list[Position | PsubdError]] = Deferred()
-        if not sound:
-            return succeed([] if acks == "0" else [result for result in results if result is not None])
-        self._open.add(answer)
-        answer.addBoth(self._closed, answer)
-        begun = time.monotonic()
+        client = self._running
+        call = Call(len(records))
+        entries = []
+        for number, record in enumerate(records):
+            chart = client.atlas.charts.get(record.topic)
+            refusal = refused(record, chart)
+            if refusal is not None:
+                call.told(number, refusal)
+            else:
+                entries.append(Entry(record, size_of(record), deadline, partial(call.told, number)))
+        if entries:
+            outbox = client.outboxes[acks]
+            try:
+                outbox.room(sum(entry.size for entry in entries))
+            except StorageUnavailable as full:
+                return fail(full)
+            for entry in entries:
+                try:
+                    self._put(acks, outbox, entry, client.atlas.charts.get(entry.record.topic))
+                except StorageUnavailable as full:
+                    entry.told(full)
+        return succeed(call.refusals()) if acks == "0" or not records else call.answer
 
-        def settled(ticket: Ticket) -> None:
-            for number, result in zip(sound, ticket.results, strict=True):
-                results[number] = result
-            self._note_written(ticket)
-            self._meters.publish_seconds[acks].observe(time.monotonic() - begun)
-            if not answer.called:
-                answer.callback([result for result in results if result is not None])
+    def post(self, record: Record, acks: Acks, told: Told) -> None:
+        client = self._client
+        if client is None or self._stopping is not None:
+            raise StorageUnavailable(STOPPED if self._stopping else "psubd starts")
+        now, topic, partition = time.monotonic(), record.topic, record.partition or 0
+        chart = client.atlas.want(topic, now)
+        if chart is None or partition >= len(chart.leaders) or topic in self._looking:
+            self._post_unsure(record, acks, told)
+            return
+        if acks == "0":
+            told = self._unheard
+        size = record.size
+        if size > chart.stored.max_message_bytes or partition < 0:
+            self._mailbox.put(told, refused(record, chart))
+            return
+        size += RECORD_OVERHEAD
+        outbox = client.outboxes[acks]
+        outbox.room(size)
+        self._put(acks, outbox, Entry(record, size, now + self._timeout_s, told), chart)
 
-        try:
-            outbox = self._running.outboxes[acks]
-            outbox.post([records[number] for number in sound], deadline, settled)
-        except StorageUnavailable as refused:
-            answer.errback(refused)
-            return answer
+    def _put(self, acks: Acks, outbox: Postbox, entry: Entry, chart: Chart | None) -> None:
+        outbox.post(entry, chart)
+        self._unanswered += 1
         if acks not in self._waking:
             self._waking.add(acks)
             self._reactor.callLater(0, self._wake, acks)
+
+    def _post_unsure(self, record: Record, acks: Acks, told: Told) -> None:
+        """The topic must be looked at first."""
         if acks == "0":
-            answer.callback([])
-        return answer
+            told = self._unheard
+        self.publish([record], acks).addCallbacks(lambda results: told(results[0]) if results else None, lambda failure: told(failure.value))
+
+    @staticmethod
+    def _unheard(result: Position | PsubdError) -> None:
+        """What came of a record of ``acks: 0``: nobody waits for it."""
+        if isinstance(result, PsubdError):
+            log.warn("A message with acks 0 was not stored: {why}", why=result.detail)
 
     def _wake(self, acks: Acks) -> None:
         self._waking.discard(acks)
         if self._client is not None:
             self._client.outboxes[acks].wake()
 
-    def _refusal(self, record: Record) -> PsubdError | None:
-        chart = self._running.atlas.charts.get(record.topic)
-        if chart is None:
-            return TopicMissing(f"topic {record.topic!r} is not in Kafka")
-        topic, partition = chart.stored, record.partition or 0
-        if not 0 <= partition < topic.partitions:
-            return TopicMissing(f"topic {record.topic!r} has no partition {partition}; it has {topic.partitions}")
-        size = len(record.value or b"") + len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        if size > topic.max_message_bytes:
-            return TooLarge(f"the record has {size} bytes; topic {record.topic!r} takes {topic.max_message_bytes} (max.message.bytes)")
-        return None
+    def _heard_of_answers(self, acks: Acks, settled: list[Settled]) -> None:
+        self._mailbox.put(self._answer, acks, settled)
 
-    def _note_written(self, ticket: Ticket) -> None:
-        for result in ticket.results:
-            if isinstance(result, Position):
-                shelf = self._shelves.get(result.topic, result.partition)
-                if shelf is not None and result.offset >= shelf.written:
-                    shelf.written = result.offset + 1
+    def _answer(self, acks: Acks, settled: list[Settled]) -> None:
+        seconds, begun = self._meters.publish_seconds[acks], time.monotonic() - self._timeout_s
+        for each in settled:
+            entries = each.entries
+            if each.error is None:
+                shelf = self._shelves.get(each.topic, each.partition)
+                if shelf is not None and each.base + len(entries) > shelf.written:
+                    shelf.written = each.base + len(entries)
+            seconds.observe([entry.deadline - begun for entry in entries])
+            for entry, result in each.results():
+                try:
+                    entry.told(result)
+                except Exception:  # noqa: BLE001 - one caller's bug must not take the others' answers along
+                    log.failure("The answer to a message could not be handed over")
+            self._unanswered -= len(entries)
+        self._close_if_idle()
 
     # --- read ---
 
@@ -474,9 +549,9 @@ class KafkaStorage:
     def status(self) -> Mapping[str, Any]:
         client = self._client
         if client is None:
-            return {"kind": "kafka", "bootstrap": list(self._bootstrap), "trouble": self.trouble()}
+            return {"kind": self.kind, "bootstrap": list(self._bootstrap), "trouble": self.trouble()}
         return {
-            "kind": "kafka",
+            "kind": self.kind,
             "bootstrap": list(self._bootstrap),
             "trouble": self.trouble(),
             "brokers": sorted(client.control.managers[0].nodes()),
@@ -514,9 +589,13 @@ class KafkaStorage:
 
     def _closed(self, result: Any, answer: "Deferred[Any]") -> Any:
         self._open.discard(answer)
-        if self._stopping is not None and not self._open:
-            self._close()
+        self._close_if_idle()
         return result
+
+    def _close_if_idle(self) -> None:
+        """Once it stops, and nothing that was accepted waits for an answer."""
+        if self._stopping is not None and not self._open and not self._unanswered:
+            self._close()
 
     def _succeeded(self, answer: "Deferred[Any]", value: Any) -> None:
         if not answer.called:
@@ -564,13 +643,6 @@ class KafkaStorage:
                 self._leave(*place)
             self._shelves.clear(topic)
         self._watches.changed(topic)
-
-    def _heard_of_answers(self, tickets: list[Ticket]) -> None:
-        self._mailbox.put(self._answer, tickets)
-
-    def _answer(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            ticket.done(ticket)
 
     def _heard(self, heard: Round) -> None:
         self._mailbox.put(self._take, heard)

@@ -5,16 +5,18 @@ Work goes in with `submit`-like calls that return at once, and its result comes 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from kafka.future import Future
 
 from psubd.model import Acks, StoredTopic
-from psubd.storage.kafka.atlas import Atlas, Change
+from psubd.storage.kafka.atlas import Atlas, Change, Chart
 from psubd.storage.kafka.faults import Lost, Unsent
 from psubd.storage.kafka.groups import Groups
 from psubd.storage.kafka.line import Line
-from psubd.storage.kafka.outbox import Outbox, Ticket
+from psubd.storage.kafka.outbox import Entry, Outbox, Settled
 from psubd.storage.kafka.reads import Reads
 from psubd.storage.kafka.settings import KafkaSettings
 from psubd.storage.kafka.tail import Round, Tail
@@ -24,12 +26,35 @@ START_WAIT_S = 3.0
 """How long `start` waits for a first look at Kafka before it goes on without."""
 
 
+class Postbox(Protocol):
+    """What publishes: an `Outbox`, or one that looks like it."""
+
+    @property
+    def queued_bytes(self) -> int: ...
+    @property
+    def idempotent(self) -> bool: ...
+    @property
+    def sent_batches(self) -> int: ...
+    @property
+    def sent_records(self) -> int: ...
+    @property
+    def failed_records(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    def room(self, size: int) -> None: ...
+    def post(self, entry: Entry, chart: Chart | None) -> None: ...
+    def wake(self) -> None: ...
+    def sweep(self) -> Coroutine[Any, Any, None]: ...
+    def flush(self, deadline: float) -> Coroutine[Any, Any, None]: ...
+    def end(self) -> None: ...
+
+
 class KafkaClient:
     """Five threads with their connections, each for one kind of work, so that none waits behind another: a long poll behind a commit, a large
     read behind the metadata. At most ``connections`` to each broker, however many topics and groups there are.
 
     :param changed: called on a thread of ours when something befell a topic. :param came: the same with what `Tail` read.
-    :param published: the same with publish calls that are answered.
+    :param published: the same with records that are answered, by their level of acks.
     """
 
     def __init__(
@@ -38,9 +63,10 @@ class KafkaClient:
         settings: KafkaSettings,
         changed: Callable[[str, Change], None],
         came: Callable[[Round], None],
-        published: Callable[[list[Ticket]], None],
+        published: Callable[[Acks, list[Settled]], None],
     ) -> None:
         self.settings = settings
+        self._published = published
         self._turn = threading.Lock()
         self._started = self._stopped = False
         self.bootstrap = tuple(bootstrap)
@@ -54,14 +80,18 @@ class KafkaClient:
         self.lines = (self.control, self.publishing, self.reading, self.tailing, self.committing)
         self.atlas = Atlas(self.control, settings, changed, lambda: self.tail.reroute())
         self.topics = Topics(self.control, self.atlas, settings)
-        self.outboxes: dict[Acks, Outbox] = {
-            "all": Outbox(self.publishing, range(publishers), "all", self.atlas, settings, published),
-            "1": Outbox(self.publishing, range(publishers, publishers + 1), "1", self.atlas, settings, published),
-            "0": Outbox(self.publishing, range(publishers + 1, publishers + 2), "0", self.atlas, settings, published),
+        self.outboxes: dict[Acks, Postbox] = {
+            "all": self.outbox("all", range(publishers)),
+            "1": self.outbox("1", range(publishers, publishers + 1)),
+            "0": self.outbox("0", range(publishers + 1, publishers + 2)),
         }
         self.reads = Reads(self.reading, self.atlas, settings)
         self.tail = Tail(self.tailing, self.atlas, settings, came)
         self.groups = Groups(self.committing)
+
+    def outbox(self, acks: Acks, places: range) -> Postbox:
+        """For one level of acks."""
+        return Outbox(self.publishing, places, acks, self.atlas, self.settings, partial(self._published, acks))
 
     @property
     def connections(self) -> int:
@@ -104,6 +134,8 @@ class KafkaClient:
         self.atlas.stop()
         for line in self.lines:
             line.stop()
+        for outbox in self.outboxes.values():
+            outbox.end()
 
     async def describe(self, topics: Sequence[str]) -> dict[str, StoredTopic]:
         """What is there now, on the control line; tried again until `storage_timeout_ms`. :raises Unsent: :raises Lost:"""

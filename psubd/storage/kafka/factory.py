@@ -1,6 +1,7 @@
-"""``kafka:``."""
+"""``kafka:`` and ``rdkafka:``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -20,18 +21,51 @@ class KafkaFactory:
     shared = True
 
     def check(self, url: str, settings: Mapping[str, Any]) -> list[str]:
-        found = []
-        try:
-            kafka_settings.addresses(url)
-        except ValueError as wrong:
-            found.append(f"storage: {wrong}")
-        try:
-            chosen = kafka_settings.convert(settings)
-        except msgspec.ValidationError as wrong:
-            return [*found, f"storage.kafka: {wrong}"]
-        return [*found, *kafka_settings.mistakes(chosen)]
+        return [*self._absent(), *checked(url, settings, self.scheme, kafka_settings.convert)]
+
+    def _absent(self) -> list[str]:
+        """What is not installed."""
+        return []
 
     def build(self, url: str, environment: Environment) -> IStorage:
         from psubd.storage.kafka.backend import KafkaStorage  # here: see above
 
-        return KafkaStorage(kafka_settings.addresses(url), environment.clock, environment.reactor, environment.settings, environment.metrics)
+        return KafkaStorage(self._addresses(url), environment.clock, environment.reactor, environment.settings, environment.metrics)
+
+    def _addresses(self, url: str) -> list[str]:
+        return kafka_settings.addresses(url, self.scheme)
+
+
+@implementer(IPlugin, IStorageFactory)
+class RdKafkaFactory(KafkaFactory):
+    """Provides ``rdkafka:``. The second driver is looked for only when a storage is checked or built: it comes with ``psubd[rdkafka]``."""
+
+    scheme = kafka_settings.RD_SCHEME
+    usage = "rdkafka://host:port,host:port  the same, publishing through librdkafka (needs psubd[rdkafka])"
+
+    def check(self, url: str, settings: Mapping[str, Any]) -> list[str]:
+        return [*self._absent(), *checked(url, settings, self.scheme, kafka_settings.convert_rd)]
+
+    def _absent(self) -> list[str]:
+        if find_spec("confluent_kafka") is None:
+            return ["storage: rdkafka:// needs the package confluent-kafka; install it with psubd: pip install 'psubd[rdkafka]'"]
+        return []
+
+    def build(self, url: str, environment: Environment) -> IStorage:
+        from psubd.storage.kafka.rd_backend import RdKafkaStorage  # here: see above
+
+        return RdKafkaStorage(self._addresses(url), environment.clock, environment.reactor, environment.settings, environment.metrics)
+
+
+def checked(url: str, settings: Mapping[str, Any], scheme: str, convert: Callable[[Mapping[str, Any]], kafka_settings.KafkaSettings]) -> list[str]:
+    """Every mistake in the URL and the settings."""
+    found = []
+    try:
+        kafka_settings.addresses(url, scheme)
+    except ValueError as wrong:
+        found.append(f"storage: {wrong}")
+    try:
+        chosen = convert(settings)
+    except msgspec.ValidationError as wrong:
+        return [*found, f"storage.{scheme}: {wrong}"]
+    return [*found, *kafka_settings.mistakes(chosen, scheme)]

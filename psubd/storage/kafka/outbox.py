@@ -12,8 +12,9 @@ the batch is halved until the culprit is alone.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import msgspec
 from kafka import errors
@@ -21,11 +22,13 @@ from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
 from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailable
 from psubd.model import Acks, Position, Record
-from psubd.storage.kafka.atlas import Atlas
+from psubd.storage.kafka.atlas import Atlas, Chart
 from psubd.storage.kafka.faults import GONE, MAY_BE_STORED, REFUSED, RETRIABLE, WHILE_IT_WAITS, WRONG_IDENTITY, Lost, Unsent, maybe_stored, of_record
 from psubd.storage.kafka.line import Line
-from psubd.storage.kafka.records import NO_PRODUCER, BatchBuilder
+from psubd.storage.kafka.records import NO_PRODUCER, pack
 from psubd.storage.kafka.settings import KafkaSettings
+
+Told = Callable[[Position | PsubdError], None]
 
 WIRE_ACKS: dict[Acks, int] = {"0": 0, "1": 1, "all": -1}
 REQUEST_BYTES = 8 * 1024 * 1024
@@ -41,35 +44,57 @@ PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Between the tries of one batch."""
 
 
-class Ticket:
-    """One call of publish: its results in the order of its records. ``done`` is for whom the outbox hands finished tickets to."""
+class Entry:
+    """One record on its way. ``told`` is called with what came of it, on the reactor's thread. ``deadline`` is one of `time.monotonic`.
 
-    __slots__ = ("deadline", "done", "left", "results")
+    ``lane``, ``arrived`` and ``answered`` belong to `RdOutbox`.
+    """
 
-    def __init__(self, count: int, deadline: float, done: Callable[["Ticket"], None]) -> None:
-        self.results: list[Position | PsubdError | None] = [None] * count
-        self.left, self.deadline, self.done = count, deadline, done
+    __slots__ = ("answered", "arrived", "deadline", "lane", "record", "size", "told")
+    lane: Any
+    answered: bool
+    arrived: list[tuple["Entry", Any, Any]]
 
-    def settle(self, number: int, result: Position | PsubdError) -> bool:
-        """Whether it was the last one."""
-        self.results[number] = result
-        self.left -= 1
-        return not self.left
+    def __init__(self, record: Record, size: int, deadline: float, told: Told) -> None:
+        self.record = record
+        self.size = size
+        self.deadline = deadline
+        self.told = told
+
+    def delivered(self, error: Any, message: Any) -> None:
+        """librdkafka's callback."""
+        self.arrived.append((self, error, message))
 
 
-class Entry(NamedTuple):
-    """One record and whose it is."""
+class Settled:
+    """Records that one answer of Kafka's, or the time, finished, for whom the outbox hands them to. Made on the line's thread; the records are told
+    on the reactor's, where a position is made for each.
 
-    ticket: Ticket
-    number: int
-    record: Record
-    size: int
+    :ivar error: what befell all of them; None: they are stored, the first at the offset ``base`` (-1: Kafka did not say).
+    """
+
+    __slots__ = ("base", "entries", "error", "partition", "timestamps", "topic")
+
+    def __init__(
+        self, entries: list[Entry], error: PsubdError | None, topic: str = "", partition: int = 0, base: int = -1, timestamps: Sequence[int] = ()
+    ) -> None:
+        self.entries, self.error, self.topic, self.partition, self.base, self.timestamps = entries, error, topic, partition, base, timestamps
+
+    def results(self) -> Iterator[tuple[Entry, Position | PsubdError]]:
+        """Each record with what to tell."""
+        if self.error is not None:
+            for entry in self.entries:
+                yield entry, self.error
+            return
+        topic, partition, offset, step = self.topic, self.partition, self.base, 0 if self.base < 0 else 1
+        for entry, timestamp in zip(self.entries, self.timestamps, strict=True):
+            yield entry, Position(topic, partition, offset, timestamp)
+            offset += step
 
 
 def size_of(record: Record) -> int:
     """Bytes that a record takes on its way, about."""
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return len(record.value or b"") + len(record.key or b"") + headers + RECORD_OVERHEAD
+    return record.size + RECORD_OVERHEAD
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -87,7 +112,7 @@ class Batch:
 
     def __init__(self, entries: list[Entry], timestamps: list[int], data: bytes, identity: Identity | None) -> None:
         self.entries, self.timestamps, self.data, self.identity = entries, timestamps, data, identity
-        self.deadline = min(entry.ticket.deadline for entry in entries)
+        self.deadline = min([entry.deadline for entry in entries])
         self.maybe_stored, self.tries = False, 0
         self.why: BaseException = Unsent("it waited for its turn")
 
@@ -119,23 +144,25 @@ class Lane:
 
 
 class Outbox:
-    """The records of one level of acks. All but `post`, `queued_bytes` and the counters runs on the line's thread.
+    """The records of one level of acks. All but `post`, `wake`, `queued_bytes` and the counters runs on the line's thread.
 
+    :ivar urgent: something was posted for a broker that is idle: `wake` is due. What is posted for a broker that works on a request goes with its
+        next one, and waking the line's thread for it would only have it look and wait.
     :param places: which of the line's connections it may use.
-    :param finished: called on the line's thread with the tickets that an answer, or the time, finished: all of them at once, since a wake of the
-        reactor's thread for each would have the two threads take turns.
+    :param finished: called on the line's thread with what an answer, or the time, finished: all of it at once, since a wake of the reactor's thread
+        for each would have the two threads take turns.
     """
 
     def __init__(
-        self, line: Line, places: range, acks: Acks, atlas: Atlas, settings: KafkaSettings, finished: Callable[[list[Ticket]], None]
+        self, line: Line, places: range, acks: Acks, atlas: Atlas, settings: KafkaSettings, finished: Callable[[list[Settled]], None]
     ) -> None:
         self.line, self.places, self.acks, self.atlas, self.settings, self.finished = line, places, acks, atlas, settings, finished
-        self.tickets: list[Ticket] = []
+        self.settled: list[Settled] = []
         self.lanes: dict[tuple[str, int], Lane] = {}
         self.ready: dict[Lane, None] = {}
         self.busy: set[tuple[int, int]] = set()
-        self.inbox: deque[list[Entry]] = deque()
-        self.awake = False
+        self.inbox: deque[Entry] = deque()
+        self.awake = self.urgent = False
         self.posted_bytes = self.settled_bytes = 0  # two, since each is changed on one thread only
         self.sent_batches = self.sent_records = self.failed_records = self.retries = 0
         self.idempotent = acks == "all"
@@ -152,23 +179,37 @@ class Outbox:
 
     # --- from the reactor's thread ---
 
-    def post(self, records: Sequence[Record], deadline: float, done: Callable[[Ticket], None]) -> None:
-        """Accept records whose partition is set; `wake` sends them on their way. :raises StorageUnavailable: where too many wait already; none of
-        them is accepted."""
-        ticket = Ticket(len(records), deadline, done)
-        entries = [Entry(ticket, number, record, size_of(record)) for number, record in enumerate(records)]
-        size = sum(entry.size for entry in entries)
-        if self.queued_bytes and self.queued_bytes + size > self.settings.buffer_bytes:
+    def room(self, size: int) -> None:
+        """:raises StorageUnavailable: where too many wait already for ``size`` bytes more."""
+        queued = self.posted_bytes - self.settled_bytes
+        if queued and queued + size > self.settings.buffer_bytes:
             raise StorageUnavailable("too many messages wait for Kafka already")
-        self.posted_bytes += size
-        self.inbox.append(entries)
+
+    def post(self, entry: Entry, chart: Chart | None) -> None:
+        """Accept a record whose partition is set and for which there is `room`; `wake` sends what was accepted on its way.
+
+        :param chart: the topic's.
+        """
+        self.posted_bytes += entry.size
+        self.inbox.append(entry)
+        # The inbox first: a broker that is done meanwhile is taken from `busy` before the inbox is emptied.
+        if not self.urgent and not self._is_busy(entry.record.topic, entry.record.partition or 0, chart):
+            self.urgent = True
+
+    def _is_busy(self, topic: str, partition: int, chart: Chart | None) -> bool:
+        """Whether the partition's broker works on a request."""
+        if chart is None or partition >= len(chart.leaders):
+            return False
+        return self._to(topic, partition, chart.leaders[partition]) in self.busy
 
     def wake(self) -> None:
         """What was accepted is to be sent now. Called once for all that a turn of the reactor brought: woken by the first record of many, the
         line's thread would send it alone, and the others would wait for its answer."""
-        if not self.awake:
-            self.awake = True
-            self.line.net.call_soon_threadsafe(self._collect)
+        if self.urgent:
+            self.urgent = False
+            if not self.awake:
+                self.awake = True
+                self.line.net.call_soon_threadsafe(self._woken)
 
     # --- on the line's thread ---
 
@@ -176,6 +217,7 @@ class Outbox:
         """Fail what waited too long, until stopped."""
         while not self._stopped:
             await self.line.net.sleep(SWEEP_S)
+            self._collect()
             now = time.monotonic()
             for lane in list(self.lanes.values()):
                 self._expire(lane, now)
@@ -185,24 +227,41 @@ class Outbox:
     async def flush(self, deadline: float) -> None:
         """Wait until all is sent; what is not by the deadline fails."""
         while (self.queued_bytes or self.inbox) and time.monotonic() < deadline:
+            self.pump()
             await self.line.net.sleep(0.01)
+        self.end()
+
+    def end(self) -> None:
+        """Fail what is left; also from another thread, once the line's has ended."""
         self._stopped = True
+        self._collect()
         for lane in self.lanes.values():
             self._abandon(lane)
         self._hand_over()
 
-    def _collect(self) -> None:
+    def _woken(self) -> None:
         self.awake = False  # before the inbox is emptied: who posts from here on wakes us again
-        while self.inbox:
-            for entry in self.inbox.popleft():
-                lane = self._lane(entry.record.topic, entry.record.partition or 0)
-                lane.queue.append(entry)
-                if not lane.on_way:
-                    self.ready[lane] = None
         if self.settings.linger_ms:
+            self._collect()
             self._pump_later(self.settings.linger_ms / 1000)
         else:
             self.pump()
+
+    def _collect(self) -> None:
+        """What was posted, into its lanes."""
+        inbox, lanes, ready = self.inbox, self.lanes, self.ready
+        while inbox:
+            entry = inbox.popleft()
+            record = entry.record
+            place = record.topic, record.partition or 0
+            lane = lanes.get(place) or self._lane(*place)
+            lane.queue.append(entry)
+            if not lane.on_way:
+                ready[lane] = None
+
+    def _to(self, topic: str, partition: int, leader: int) -> tuple[int, int]:
+        """The connection, by place and broker, that the partition's records take."""
+        return (self.places[0] if len(self.places) == 1 else self.places[hash((topic, partition)) % len(self.places)]), leader
 
     def _lane(self, topic: str, partition: int) -> Lane:
         lane = self.lanes.get((topic, partition))
@@ -212,6 +271,7 @@ class Outbox:
 
     def pump(self) -> None:
         """Send what can be sent now: for each broker that is idle one request with all that waits for it."""
+        self._collect()
         now, later = time.monotonic(), None
         loads: dict[tuple[int, int], list[Lane]] = {}
         for lane in list(self.ready):
@@ -222,7 +282,7 @@ class Outbox:
             if leader is None:
                 self._no_leader(lane, now)
                 continue
-            to = (self.places[hash((lane.topic, lane.partition)) % len(self.places)], leader)
+            to = self._to(lane.topic, lane.partition, leader)
             if to not in self.busy:
                 loads.setdefault(to, []).append(lane)
         for to, lanes in loads.items():
@@ -258,29 +318,19 @@ class Outbox:
         room = min(self.settings.batch_bytes, chart.stored.max_message_bytes) if chart else self.settings.batch_bytes
         identity = lane.identity
         producer = NO_PRODUCER if identity is None else (identity.producer, identity.epoch, lane.sequence)
-        builder = BatchBuilder(self.settings.compression, room, producer)
-        entries: list[Entry] = []
-        timestamps: list[int] = []
-        while lane.queue and (not lane.cap_left or len(entries) < lane.cap):
-            try:
-                timestamp = builder.add(lane.queue[0].record)
-            except Exception as unfit:  # noqa: BLE001 - whatever the driver cannot write down: the others must not wait behind it
-                self._settle(lane.queue.popleft(), BadRecord(f"the record cannot be put into Kafka's form: {type(unfit).__name__}"))
-                if entries:
-                    break
-                builder = BatchBuilder(self.settings.compression, room, producer)
-                continue
-            if timestamp is None:
-                break
-            entries.append(lane.queue.popleft())
-            timestamps.append(timestamp)
-        if not entries:
-            self.ready.pop(lane, None)
-            return None
-        if lane.cap_left:
-            lane.cap_left = max(0, lane.cap_left - len(entries))
-        lane.batch = Batch(entries, timestamps, builder.close(), identity)
-        return lane.batch
+        while lane.queue:
+            waiting = islice(lane.queue, lane.cap) if lane.cap_left else lane.queue
+            packed = pack((entry.record for entry in waiting), self.settings.compression, room, producer)
+            entries = [lane.queue.popleft() for _ in packed.timestamps]
+            if packed.unfit is not None:  # the others must not wait behind what cannot be written down
+                why = BadRecord(f"the record cannot be put into Kafka's form: {type(packed.unfit).__name__}")
+                self._settle([lane.queue.popleft()], why)
+            if entries:
+                lane.cap_left = max(0, lane.cap_left - len(entries))
+                lane.batch = Batch(entries, packed.timestamps, packed.data, identity)
+                return lane.batch
+        self.ready.pop(lane, None)
+        return None
 
     async def _send(self, to: tuple[int, int], sending: list[tuple[Lane, Batch]]) -> None:
         try:
@@ -361,9 +411,8 @@ class Outbox:
     def _stored(self, lane: Lane, batch: Batch, base: int, append_time: int) -> None:
         self._advance(lane, batch)
         self.sent_records += len(batch.entries)
-        for number, (entry, timestamp) in enumerate(zip(batch.entries, batch.timestamps, strict=True)):
-            at = timestamp if append_time < 0 else append_time
-            self._settle(entry, Position(lane.topic, lane.partition, -1 if base < 0 else base + number, at))
+        timestamps = batch.timestamps if append_time < 0 else [append_time] * len(batch.entries)
+        self._done(Settled(batch.entries, None, lane.topic, lane.partition, base, timestamps))
 
     def _advance(self, lane: Lane, batch: Batch) -> None:
         lane.batch, lane.not_before = None, 0.0
@@ -388,10 +437,8 @@ class Outbox:
             self._fail(lane, batch, maybe_stored(batch.why))
             return
         now = time.monotonic()
-        self._requeue(lane, batch, [entry for entry in batch.entries if entry.ticket.deadline > now])
-        for entry in batch.entries:
-            if entry.ticket.deadline <= now:
-                self._settle(entry, of_record(batch.why, lane.topic))
+        self._requeue(lane, batch, [entry for entry in batch.entries if entry.deadline > now])
+        self._settle([entry for entry in batch.entries if entry.deadline <= now], of_record(batch.why, lane.topic))
 
     def _refused(self, lane: Lane, batch: Batch, error: type[errors.KafkaError], answer: Any) -> None:
         culprits = {each.batch_index: each.batch_index_error_message for each in answer.record_errors or ()}
@@ -402,7 +449,7 @@ class Outbox:
         culprits = culprits or {0: answer.error_message}
         self._requeue(lane, batch, [entry for number, entry in enumerate(batch.entries) if number not in culprits])
         for number, message in culprits.items():
-            self._settle(batch.entries[number], of_record(error(), lane.topic, message or answer.error_message))
+            self._settle([batch.entries[number]], of_record(error(), lane.topic, message or answer.error_message))
 
     def _requeue(self, lane: Lane, batch: Batch, entries: list[Entry]) -> None:
         """Back to the front of the lane, to be put into other batches: the one that they were in was surely not stored."""
@@ -413,20 +460,21 @@ class Outbox:
         lane.batch = None
         if batch.maybe_stored:
             lane.burn()  # the next batch with this sequence would be taken for a repetition of this one: answered, and not stored
-        for entry in batch.entries:
-            self._settle(entry, error)
+        self._settle(batch.entries, error)
 
-    def _settle(self, entry: Entry, result: Position | PsubdError) -> None:
-        self.settled_bytes += entry.size
-        if isinstance(result, PsubdError):
-            self.failed_records += 1
-        if entry.ticket.settle(entry.number, result):
-            self.tickets.append(entry.ticket)
+    def _settle(self, entries: list[Entry], error: PsubdError) -> None:
+        if entries:
+            self.failed_records += len(entries)
+            self._done(Settled(entries, error))
+
+    def _done(self, settled: Settled) -> None:
+        self.settled_bytes += sum([entry.size for entry in settled.entries])
+        self.settled.append(settled)
 
     def _hand_over(self) -> None:
-        if self.tickets:
-            tickets, self.tickets = self.tickets, []
-            self.finished(tickets)
+        if self.settled:
+            settled, self.settled = self.settled, []
+            self.finished(settled)
 
     def _no_leader(self, lane: Lane, now: float) -> None:
         lane.not_before = now + PAUSES_S[2]
@@ -435,8 +483,8 @@ class Outbox:
         if gone and (lane.batch is None or not lane.batch.maybe_stored):
             if lane.batch is not None:
                 self._requeue(lane, lane.batch, lane.batch.entries)
-            while lane.queue:
-                self._settle(lane.queue.popleft(), of_record(errors.UnknownTopicOrPartitionError(), lane.topic))
+            self._settle(list(lane.queue), of_record(errors.UnknownTopicOrPartitionError(), lane.topic))
+            lane.queue.clear()
             self.ready.pop(lane, None)
         else:
             self.atlas.kick()
@@ -447,8 +495,10 @@ class Outbox:
             return
         if lane.batch is not None and lane.batch.deadline <= now:
             self._give_up(lane, lane.batch)
-        while lane.queue and lane.queue[0].ticket.deadline <= now:
-            self._settle(lane.queue.popleft(), of_record(self._why(), lane.topic))
+        late = 0
+        while late < len(lane.queue) and lane.queue[late].deadline <= now:
+            late += 1
+        self._settle([lane.queue.popleft() for _ in range(late)], of_record(self._why(), lane.topic))
         if not lane.queue and lane.batch is None:
             self.ready.pop(lane, None)
 
@@ -471,8 +521,8 @@ class Outbox:
         if lane.batch is not None:
             batch = lane.batch
             self._fail(lane, batch, maybe_stored(batch.why) if batch.maybe_stored or lane.on_way else of_record(batch.why, lane.topic))
-        while lane.queue:
-            self._settle(lane.queue.popleft(), of_record(Unsent("psubd stopped before it could be sent"), lane.topic))
+        self._settle(list(lane.queue), of_record(Unsent("psubd stopped before it could be sent"), lane.topic))
+        lane.queue.clear()
 
     def _pump_later(self, pause_s: float) -> None:
         at = time.monotonic() + max(0.0, pause_s)

@@ -50,13 +50,15 @@ class Shelf:
     :ivar heard_at: when the tail last spoke for the partition (elapsed ms).
     :ivar written: the offset behind the last one that was published here: the tail hears of it a moment later.
     :ivar used_at: when somebody last waited or read here. :ivar log_epoch: the newest leader epoch of what was put here.
+    :ivar passing: the part that was put last of those before the last one: somebody who lags reads there in portions.
     """
 
-    __slots__ = ("end", "first", "frontier", "heard_at", "log_epoch", "parts", "starts", "used_at", "written")
+    __slots__ = ("end", "first", "frontier", "heard_at", "log_epoch", "parts", "passing", "starts", "used_at", "written")
 
     def __init__(self, now: int) -> None:
         self.parts: list[Part] = []
         self.starts: list[int] = []
+        self.passing: Part | None = None
         self.first = self.end = self.written = 0
         self.frontier: int | None = None
         self.log_epoch = NO_EPOCH
@@ -152,7 +154,10 @@ class Shelves:
             self.size += new.size
             self._recent.move_to_end(id(neighbour))
         else:
-            self._insert(shelf, before + 1, Part(new, now))
+            neighbour = Part(new, now)
+            self._insert(shelf, before + 1, neighbour)
+        if neighbour is not shelf.parts[-1]:
+            shelf.passing = neighbour
         self._trim(shelf)
 
     def slice(self, shelf: Shelf, offset: int, max_records: int, max_bytes: int) -> Slice | None:
@@ -202,12 +207,18 @@ class Shelves:
         del shelf.parts[index], shelf.starts[index]
         self.size -= part.size
         del self._recent[id(part)]
+        if shelf.passing is part:
+            shelf.passing = None
 
     def _trim(self, shelf: Shelf) -> None:
-        held = sum(part.size for part in shelf.parts)
-        while held > self.budget.window and len(shelf.parts) > 1:
-            held -= shelf.parts[0].size
-            self._drop(shelf, shelf.parts[0])
+        passing = shelf.passing
+        held = sum(part.size for part in shelf.parts if part is not passing)
+        for part in shelf.parts[:-1]:
+            if held <= self.budget.window:
+                break
+            if part is not passing:
+                held -= part.size
+                self._drop(shelf, part)
         while self.size > self.budget.total and len(self._recent) > 1:
             oldest, part = next(iter(self._recent.values()))
             self._drop(oldest, part)

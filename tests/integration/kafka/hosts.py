@@ -28,11 +28,12 @@ def need_pytest() -> None:
 class KafkaCase(SynchronousTestCase):
     """A storage on a real Kafka for each test.
 
-    :cvar brokers: of the cluster. :cvar settings: ``[storage.kafka]``.
+    :cvar brokers: of the cluster. :cvar settings: ``[storage.kafka]``. :cvar driver: `KafkaStorage` or `RdKafkaStorage`.
     """
 
     brokers = 1
     settings: dict[str, Any] = {}
+    driver: type[KafkaStorage] = KafkaStorage
 
     def setUp(self) -> None:
         self.cluster = self.set_up_cluster()
@@ -47,7 +48,7 @@ class KafkaCase(SynchronousTestCase):
         """One more storage on the cluster, started."""
         from twisted.internet import reactor
 
-        made = KafkaStorage(
+        made = self.driver(
             (bootstrap or self.cluster.bootstrap).split(","), SystemClock(reactor), reactor, {**self.settings, **settings}, CollectorRegistry()
         )
         self.wait(made.start())

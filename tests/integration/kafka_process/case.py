@@ -25,11 +25,12 @@ PAUSE_S = 0.05
 class KafkaProcessCase(ProcessCase):
     """The daemon on the cluster that the tests share. Names are new for each test, since what one leaves in Kafka the next would find.
 
-    :cvar brokers: of the cluster. :cvar settings: of ``[storage.kafka]``.
+    :cvar brokers: of the cluster. :cvar settings: of ``[storage.kafka]``. :cvar scheme: of the storage.
     """
 
     brokers = 1
     settings: Mapping[str, Any] = {}
+    scheme = "kafka"
 
     def setUp(self) -> None:
         super().setUp()
@@ -53,8 +54,8 @@ class KafkaProcessCase(ProcessCase):
         """A daemon on the cluster, not started."""
         path = os.path.join(self.folder, "psubd.toml")
         with open(path, "w", encoding="utf-8") as file:
-            file.write("[storage.kafka]\n" + "".join(f"{name} = {value!r}\n" for name, value in self.settings.items()))
-        return self.daemon("--storage", self.cluster.url, "--config", path, **more)
+            file.write(f"[storage.{self.scheme}]\n" + "".join(f"{name} = {value!r}\n" for name, value in self.settings.items()))
+        return self.daemon("--storage", f"{self.scheme}://{self.cluster.bootstrap}", "--config", path, **more)
 
     def until(self, holds: Callable[[], object], what: str, seconds: float = 60) -> float:
         """Wait until ``holds``; how long it took, in seconds."""

@@ -4,6 +4,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kafka import errors
@@ -17,7 +18,7 @@ from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailab
 from psubd.model import Acks, Position, Record, StoredTopic
 from psubd.storage.kafka.atlas import Chart
 from psubd.storage.kafka.faults import Lost, Unsent
-from psubd.storage.kafka.outbox import Outbox, Ticket
+from psubd.storage.kafka.outbox import Entry, Outbox, Settled, size_of
 from psubd.storage.kafka.settings import KafkaSettings
 
 TOPIC = "t"
@@ -151,10 +152,34 @@ class Map:
         self.kicks += 1
 
 
-def finish(tickets: list[Ticket]) -> None:
+class Ticket:
+    """Records that were posted together, and what became of them."""
+
+    def __init__(self, count: int) -> None:
+        self.results: list[Position | PsubdError | None] = [None] * count
+        self.left = count
+
+    def told(self, number: int, result: Position | PsubdError) -> None:
+        assert self.results[number] is None, "answered twice"
+        self.results[number] = result
+        self.left -= 1
+
+
+def finish(settled: list[Settled]) -> None:
     """As the reactor's thread does."""
-    for ticket in tickets:
-        ticket.done(ticket)
+    for each in settled:
+        for entry, result in each.results():
+            entry.told(result)
+
+
+def post(outbox: Outbox, records: list[Record], deadline: float) -> Ticket:
+    """As the storage does with what one turn of the reactor brought."""
+    outbox.room(sum(size_of(record) for record in records))
+    ticket = Ticket(len(records))
+    for number, record in enumerate(records):
+        outbox.post(Entry(record, size_of(record), deadline, partial(ticket.told, number)), outbox.atlas.charts.get(record.topic))
+    outbox.wake()
+    return ticket
 
 
 class OutboxCase(SynchronousTestCase):
@@ -181,12 +206,10 @@ class OutboxCase(SynchronousTestCase):
         return self.publish_records(outbox, [Record(TOPIC, value, None, (), partition, 1) for value in values], seconds)
 
     def publish_records(self, outbox: Outbox, records: list[Record], seconds: float = 10) -> list[Position | PsubdError | None]:
-        done: list[Ticket] = []
-        outbox.post(records, time.monotonic() + seconds, done.append)
-        outbox.wake()
-        self.until(lambda: bool(done))
+        ticket = post(outbox, records, time.monotonic() + seconds)
+        self.until(lambda: not ticket.left)
         self.assertEqual(0, outbox.queued_bytes)
-        return done[0].results
+        return ticket.results
 
     def offsets(self, results: list[Position | PsubdError | None]) -> list[int | type]:
         return [result.offset if isinstance(result, Position) else type(result) for result in results]
@@ -363,19 +386,15 @@ class Losses(OutboxCase):
         chart = self.map.charts[TOPIC]
         self.map.charts[TOPIC] = Chart(chart.stored, chart.id, (-1, 1, 1))
         self.map.leader = lambda topic, partition: None if partition == 0 else 1  # type: ignore[method-assign]
-        done: list[Ticket] = []
-        outbox.post([Record(TOPIC, b"waits", None, (), 0, 1)], time.monotonic() + 0.5, done.append)
-        outbox.wake()
+        waits = post(outbox, [Record(TOPIC, b"waits", None, (), 0, 1)], time.monotonic() + 0.5)
         self.assertEqual([0], self.offsets(self.publish_beside(outbox, b"goes", partition=1)))
-        self.until(lambda: bool(done))
-        self.assertIsInstance(done[0].results[0], StorageUnavailable)
+        self.until(lambda: not waits.left)
+        self.assertIsInstance(waits.results[0], StorageUnavailable)
 
     def publish_beside(self, outbox: Outbox, value: bytes, partition: int) -> list[Position | PsubdError | None]:
-        done: list[Ticket] = []
-        outbox.post([Record(TOPIC, value, None, (), partition, 1)], time.monotonic() + 10, done.append)
-        outbox.wake()
-        self.until(lambda: bool(done))
-        return done[0].results
+        ticket = post(outbox, [Record(TOPIC, value, None, (), partition, 1)], time.monotonic() + 10)
+        self.until(lambda: not ticket.left)
+        return ticket.results
 
     def test_whatever_happens(self) -> None:
         """A thousand calls through random faults: each answer is there; what has a position is stored there; what was surely not stored is not there;
@@ -401,15 +420,12 @@ class Losses(OutboxCase):
         self.broker.script = [chosen.choice(acts) for _ in range(300)]
         self.broker.refuses = {b"%d" % number: errors.InvalidRecordError for number in range(0, 1000, 97)}
         self.broker.names = chosen.random() < 0.5
-        done: list[Ticket] = []
         tickets: list[Ticket] = []
         for number in range(1000):
-            outbox.post([Record(TOPIC, b"%d" % number, None, (), number % 3, 1)], time.monotonic() + 10, done.append)
-            outbox.wake()
-            tickets.append(outbox.inbox[-1][0].ticket)
+            tickets.append(post(outbox, [Record(TOPIC, b"%d" % number, None, (), number % 3, 1)], time.monotonic() + 10))
             if chosen.random() < 0.1:
                 self.line.net.poll(timeout_ms=0)
-        self.until(lambda: len(done) == 1000)
+        self.until(lambda: not any(ticket.left for ticket in tickets))
         return tickets
 
 
@@ -419,14 +435,11 @@ class Flow(OutboxCase):
     def test_what_comes_in_meanwhile_gathers(self) -> None:
         """While a request is on its way the others wait, and go as one, all partitions together."""
         outbox = self.outbox()
-        done: list[Ticket] = []
-        outbox.post([Record(TOPIC, b"first", None, (), 0, 1)], time.monotonic() + 10, done.append)
-        outbox.wake()
+        tickets = [post(outbox, [Record(TOPIC, b"first", None, (), 0, 1)], time.monotonic() + 10)]
         self.until(lambda: bool(outbox.busy))
-        for number in range(50):
-            outbox.post([Record(TOPIC, b"%d" % number, None, (), number % 3, 1)], time.monotonic() + 10, done.append)
-            outbox.wake()
-        self.until(lambda: len(done) == 51)
+        tickets += [post(outbox, [Record(TOPIC, b"%d" % number, None, (), number % 3, 1)], time.monotonic() + 10) for number in range(50)]
+        self.assertFalse(outbox.awake, "the thread is not woken for what it cannot send yet")
+        self.until(lambda: not any(ticket.left for ticket in tickets))
         self.assertEqual([1, 3], [len(request) for request in self.broker.requests])
 
     def test_batches_keep_to_the_topics_limit(self) -> None:
@@ -445,24 +458,20 @@ class Flow(OutboxCase):
     def test_a_full_buffer(self) -> None:
         """More than buffer_bytes is refused whole; a single large record into an empty one is not."""
         outbox = self.outbox(buffer_bytes=1_000)
-        done: list[Ticket] = []
-        outbox.post([Record(TOPIC, b"x" * 5_000, None, (), 0, 1)], time.monotonic() + 10, done.append)
-        outbox.wake()
+        large = post(outbox, [Record(TOPIC, b"x" * 5_000, None, (), 0, 1)], time.monotonic() + 10)
         with self.assertRaises(StorageUnavailable):
-            outbox.post([Record(TOPIC, b"y", None, (), 0, 1)], time.monotonic() + 10, done.append)
-        self.until(lambda: bool(done))
+            post(outbox, [Record(TOPIC, b"y", None, (), 0, 1)], time.monotonic() + 10)
+        self.until(lambda: not large.left)
         self.assertEqual([1], self.offsets(self.publish(outbox, b"z")))
 
     def flushed(self) -> list[int | type]:
         """What becomes of two records when the outbox is flushed while they wait."""
         self.broker.logs = {}
         outbox = self.outbox()
-        done: list[Ticket] = []
-        outbox.post([Record(TOPIC, b"a", None, (), 0, 1), Record(TOPIC, b"b", None, (), 0, 1)], time.monotonic() + 60, done.append)
-        outbox.wake()
+        ticket = post(outbox, [Record(TOPIC, b"a", None, (), 0, 1), Record(TOPIC, b"b", None, (), 0, 1)], time.monotonic() + 60)
         self.line.spawn(outbox.flush(time.monotonic() + 0.3))
-        self.until(lambda: bool(done))
-        return self.offsets(done[0].results)
+        self.until(lambda: not ticket.left)
+        return self.offsets(ticket.results)
 
     def test_flush_sends_what_waits_and_fails_the_rest(self) -> None:
         """With a broker that answers: stored. With one that is away: unavailable, though their own time is not up."""

@@ -5,8 +5,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from psubd.interfaces import IStorageFactory
-from psubd.storage.kafka.factory import KafkaFactory
-from psubd.storage.kafka.settings import addresses, convert, mistakes
+from psubd.storage.kafka import factory
+from psubd.storage.kafka.factory import KafkaFactory, RdKafkaFactory
+from psubd.storage.kafka.settings import addresses, convert, convert_rd, mistakes
 
 SECRET = "verysecret"
 
@@ -94,3 +95,51 @@ class Factory(SynchronousTestCase):
         found = KafkaFactory().check("kafka://a:b", {"security_protocol": "SASL_SSL"})
         self.assertEqual(3, len(found), found)
         self.assertEqual([], KafkaFactory().check("kafka://a:1", {}))
+
+    def test_through_librdkafka(self) -> None:
+        """Its own scheme and table, named in what is told; without its package that is told too, and nothing is imported before."""
+        made = RdKafkaFactory()
+        self.assertTrue(verifyObject(IStorageFactory, made))
+        self.patch(factory, "find_spec", lambda name: None)
+        found = made.check("kafka://a:1", {"request_timeout_ms": 9_000})
+        self.assertEqual(3, len(found), found)
+        self.assertIn("psubd[rdkafka]", found[0])
+        self.assertIn("rdkafka://", found[1])
+        self.assertTrue(found[2].startswith("storage.rdkafka.request_timeout_ms: "), found[2])
+        self.patch(factory, "find_spec", lambda name: object())
+        self.assertEqual([], made.check("rdkafka://a:1,b", {"linger_ms": 0.25}))
+
+    def test_what_librdkafka_is_told(self) -> None:
+        """The same security, by its own names; nothing that is not set; what psubd relies on."""
+        table = {
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "SCRAM-SHA-256",
+            "username": "u",
+            "password": SECRET,
+            "tls_ca_file": "/ca",
+            "tls_certificate_file": "/crt",
+            "tls_key_file": "/key",
+            "tls_key_password": "k",
+            "tls_check_hostname": False,
+        }
+        told = convert_rd(table, {}).librdkafka(["a:1", "b:2"])
+        expected = {
+            "bootstrap.servers": "a:1,b:2",
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "SCRAM-SHA-256",
+            "sasl.username": "u",
+            "sasl.password": SECRET,
+            "ssl.ca.location": "/ca",
+            "ssl.certificate.location": "/crt",
+            "ssl.key.location": "/key",
+            "ssl.key.password": "k",
+            "ssl.endpoint.identification.algorithm": "none",
+            "partitioner": "murmur2_random",
+            "delivery.timeout.ms": 10_000,
+            "allow.auto.create.topics": False,
+        }
+        self.assertEqual(expected, {name: told[name] for name in expected})
+        plain = convert_rd({}, {}).librdkafka(["a:1"])
+        self.assertEqual([], [name for name in plain if name.startswith(("ssl.", "sasl."))])
+        self.assertGreater(plain["message.max.bytes"], 1_048_576)
+        self.assertNotIn(SECRET, repr(convert_rd(table, {})))

@@ -72,6 +72,19 @@ class ShelvesCase(SynchronousTestCase):
         self.assertIsNone(self.offsets(0))
         self.assertEqual((list(range(200, 300)), 300), self.offsets(200))
 
+    def test_who_lags_is_served_from_a_full_window(self) -> None:
+        """A page from far behind stays beside a full window until the next such page, whatever comes at the end; the end stays too."""
+        self.put(*[piece(number * 10, number * 10 + 10) for number in range(100, 110)])
+        self.put(piece(0, 10), piece(1100, 1110))
+        self.assertEqual((list(range(4, 10)), 10), self.offsets(4))
+        self.assertEqual(1_100_000, self.shelves.size)
+        self.put(piece(10, 20))
+        self.assertEqual((None, (list(range(10, 20)), 20)), (self.offsets(4), self.offsets(10)))
+        self.assertEqual((list(range(1015, 1110)), 1110), self.offsets(1015))
+        self.assertEqual(1_100_000, self.shelves.size)
+        self.shelves.forget("t", 0)
+        self.assertEqual((0, None), (self.shelves.size, self.shelf.passing))
+
     def test_all_together_are_bounded(self) -> None:
         """What was used longest ago goes first."""
         others = [self.shelves.make("t", number, 0) for number in range(1, 5)]
