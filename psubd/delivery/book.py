@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from psubd.delivery.deadlines import SLACK
-from psubd.delivery.states import TRANSITIONS, Entry, Event, IllegalEvent, State
+from psubd.delivery.states import AFTER, Entry, Event, IllegalEvent, State
 from psubd.delivery.window import portion
 from psubd.model import Message
 
@@ -35,26 +35,29 @@ class Book:
     def step(self, entry: Entry, event: Event) -> None:
         """:raises IllegalEvent: where `TRANSITIONS` has no such step. Nothing was changed."""
         before = entry.state
-        after = TRANSITIONS.get((before, event))
+        after = AFTER[before][event]
         if after is None:
             raise IllegalEvent(f"{event.name.lower()} of offset {entry.start}, which is {before.name.lower()}")
         entry.state = after
-        self.tally[before] -= entry.count
-        self.tally[after] += entry.count
+        tally, count = self.tally, entry.count
+        tally[before] -= count
+        tally[after] += count
 
     def enter(self, entry: Entry) -> None:
         self._enter(entry)
-        self.open += entry.count
-        self.tally[entry.state] += entry.count
+        count = entry.count
+        self.open += count
+        self.tally[entry.state] += count
 
     def remove(self, entry: Entry) -> None:
         """It is done, or others take its place."""
         if entry.messages is not None:
             self.drop(entry)
+        count = entry.count
         del self.entries[entry.start]
-        self.open -= entry.count
-        self.tally[entry.state] -= entry.count
-        if entry.count > 1:
+        self.open -= count
+        self.tally[entry.state] -= count
+        if count > 1:
             del self._blocks[bisect_left(self._blocks, entry.start)]
 
     def give(self, entry: Entry) -> None:

@@ -43,7 +43,7 @@ class Deadlines:
 
     @property
     def next(self) -> int | None:
-        entry = self._first()
+        entry = self._first() if self._heap else None
         return None if entry is None else entry.due
 
     def _first(self) -> Entry | None:

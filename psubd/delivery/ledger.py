@@ -71,6 +71,8 @@ from psubd.model import Message, Slice
 
 __all__ = ["Death", "IllegalEvent", "Lease", "Ledger", "Place", "Rules", "Snapshot"]
 
+LEASED = int(State.LEASED)
+
 KEEP_BYTES = 262_144
 """Payload of returned messages that stays in memory; the rest is read again. Held ones get half of it, so that what may be leased finds room."""
 
@@ -153,7 +155,7 @@ class Ledger:
 
     def missing(self) -> int | None:
         """The first offset of a message that may be leased next, but whose payload is not in memory: to be read for `refill`."""
-        if self.leased >= self.rules.max_in_flight:
+        if not self._book.ready or self.leased >= self.rules.max_in_flight:
             return None
         entry = self._front()
         return None if entry is None or entry.messages is not None else entry.start
@@ -179,7 +181,17 @@ class Ledger:
     @property
     def leased(self) -> int:
         """Messages that are out."""
-        return self._book.tally[State.LEASED]
+        return self._book.tally[LEASED]
+
+    @property
+    def returned(self) -> bool:
+        """Whether anything may have come back that is not out again: without it nothing is `missing`."""
+        return bool(self._book.ready)
+
+    @property
+    def died(self) -> bool:
+        """Whether `take_deaths` has some to tell."""
+        return bool(self._deaths)
 
     @property
     def waiting(self) -> int:
@@ -199,12 +211,12 @@ class Ledger:
     @property
     def ready(self) -> bool:
         """Whether a lease would be granted now. Like `lease` it may find dead messages (`take_deaths`)."""
-        if self.leased >= self.rules.max_in_flight:
+        if self._book.tally[LEASED] >= self.rules.max_in_flight:
             return False
-        entry = self._front()
+        entry = self._front() if self._book.ready else None
         if entry is not None:
             return entry.messages is not None and not self._veils(entry.start)
-        return self._fresh_front(0) is not None
+        return self._window.first is not None and self._fresh_front(0) is not None
 
     def lease(self, now: int, count: int, size: int, first_fits: bool = True, *, until: int | None = None, answer: int = 0) -> list[Lease]:
         """Hand out up to ``count`` messages of together ``size`` payload bytes: first what came back, then fresh ones, in offset order.
@@ -218,7 +230,7 @@ class Ledger:
         """
         if self._deadlines.past(now):
             self.tick(now)
-        count = min(count, self.rules.max_in_flight - self._book.tally[State.LEASED])
+        count = min(count, self.rules.max_in_flight - self._book.tally[LEASED])
         lanes = self._lanes
         own = lanes.own(answer) if lanes is not None and until is None else []
         leases: list[Lease] = []
@@ -231,6 +243,24 @@ class Ledger:
             size -= lease.size
             first_fits = False
         return leases
+
+    def lease_next(self, now: int) -> Lease | None:
+        """As ``lease(now, 1, ...)`` in auto mode, in few steps, where nothing is out of the ordinary. None: something is, or nothing may go out now:
+        `lease` tells."""
+        window, book = self._window, self._book
+        message = window.first
+        if message is None or book.ready or self._lanes is not None or message.offset >= self._sure or self._beyond.ends or self._tried:
+            return None
+        if book.tally[LEASED] >= self.rules.max_in_flight or self._deadlines.past(now):
+            return None
+        size = window.take_first()
+        offset = message.offset
+        serial = self._newest = next(self._serials)
+        entry = Entry(offset, self._next_fresh, 1, message.timestamp, None, 1, State.LEASED, serial)
+        self._reach = offset + 1
+        book.enter(entry)
+        self._auto[serial] = entry
+        return Lease(serial, (message,), 1, None, size)
 
     def done(self, serial: int) -> None:
         """Auto: the messages of that lease were wholly handed over. :raises IllegalEvent: unless it stands."""
@@ -465,10 +495,13 @@ class Ledger:
         first = self._fresh_front(0)
         if first is None:
             return None
-        bounds = [bound for bound in (self._beyond.next_start(first.offset), self._tried.next(first.offset)) if bound is not None]
-        if first.offset in self._tried:
-            count = 1
-        count = self._fitting(self._window.run(count, size, first_fits, min(bounds, default=None)))
+        below = None
+        if self._beyond.ends or self._tried:
+            bounds = [bound for bound in (self._beyond.next_start(first.offset), self._tried.next(first.offset)) if bound is not None]
+            below = min(bounds, default=None)
+            if first.offset in self._tried:
+                count = 1
+        count = self._fitting(self._window.run(count, size, first_fits, below))
         if count == 0:
             return None
         taken = self._window.size(count)
@@ -632,7 +665,7 @@ class Ledger:
         offset = message.offset
         last = run[-1].offset if run else offset
         end = self._next_fresh
-        if self._beyond:
+        if self._beyond.ends:
             end = min(end, self._beyond.next_start(last) or end)
             self._beyond.forget(last + 1)
         entry = Entry(offset, end, len(run) or 1, message.timestamp, lane, self._tried.take(offset) if self._tried else 0)
@@ -650,7 +683,7 @@ class Ledger:
             self._auto.pop(entry.serial, None)
         if self._lanes is not None:
             self._lanes.closed(entry)
-        if not self._book.entries:
+        if not self._book.entries and (self._beyond.ends or self._tried):
             self._forget()
 
     def _refill_entry(self, entry: Entry, found: Sequence[Message], upto: int, first: bool) -> bool:

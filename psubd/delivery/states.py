@@ -68,6 +68,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
+AFTER: tuple[tuple[State | None, ...], ...] = tuple(tuple(TRANSITIONS.get((state, event)) for event in Event) for state in State)
+"""`TRANSITIONS` by state and event, for a lookup without hashing."""
+
+
 class Ending(enum.IntEnum):
     """What a client said last of its lease: with it a nack that is repeated is known."""
 

@@ -74,6 +74,17 @@ class Window:
         self._advance(after)
         return messages
 
+    def take_first(self) -> int:
+        """Remove the first; its payload bytes."""
+        head = self._head
+        size = self._sums[head + 1] - self._sums[head]
+        if self._struck or head + 1 == len(self._messages) or head >= _COMPACT_FROM:
+            self._advance(head + 1)
+        else:
+            self._head = head + 1
+            self.first = self._messages[head + 1]
+        return size
+
     def holds(self, offset: int) -> bool:
         index = bisect_left(self._messages, offset, self._head, key=OFFSET)
         return index < len(self._messages) and self._messages[index].offset == offset and offset not in self._struck

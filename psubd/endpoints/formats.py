@@ -9,8 +9,13 @@ from msgspec import UNSET, UnsetType
 from psubd.model import Delivered
 from psubd.shown import header_members, member, payload
 
+NO_HEADERS: dict[str, Any] = {}
 
-class Read(msgspec.Struct, frozen=True):
+ENCODE = msgspec.json.Encoder().encode
+"""Each call of `msgspec.json.encode` would make an encoder."""
+
+
+class Read(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of an answer. Every member is always there but the last three, which belong to a group (``attempt``) or to explicit acks."""
 
     topic: str
@@ -21,9 +26,9 @@ class Read(msgspec.Struct, frozen=True):
     value: str | None
     encoding: str
     headers: dict[str, Any]
-    attempt: int | UnsetType = UNSET
-    ack: str | UnsetType = UNSET
-    epoch: int | UnsetType = UNSET
+    attempt: int | None = None
+    ack: str | None = None
+    epoch: int | None = None
 
 
 class Messages(msgspec.Struct, frozen=True):
@@ -38,19 +43,24 @@ class Messages(msgspec.Struct, frozen=True):
 def as_read(delivered: Delivered) -> Read:
     """A message as its JSON members."""
     message = delivered.message
-    value, encoding = payload(message.value)
+    value, key, headers = message.value, message.key, message.headers
+    encoding = "utf-8"
+    try:
+        text = None if value is None else value.decode()
+    except UnicodeDecodeError:
+        text, encoding = payload(value)
     return Read(
         delivered.topic,
         delivered.partition,
         message.offset,
         message.timestamp,
-        member(message.key),
-        value,
+        None if key is None else member(key),
+        text,
         encoding,
-        header_members(message.headers),
-        UNSET if delivered.attempt is None else delivered.attempt,
-        UNSET if delivered.token is None else delivered.token,
-        UNSET if delivered.epoch is None else delivered.epoch,
+        header_members(headers) if headers else NO_HEADERS,
+        delivered.attempt,
+        delivered.token,
+        delivered.epoch,
     )
 
 

@@ -7,11 +7,11 @@ from msgspec import UNSET
 from twisted.internet.defer import Deferred
 
 from psubd import accept
-from psubd.endpoints import asks, media, octets, places
+from psubd.endpoints import asks, frames, media, octets, places
 from psubd.endpoints.acks import unhurt
-from psubd.endpoints.answers import json_answer
+from psubd.endpoints.answers import JSON
 from psubd.endpoints.credentials import Callers, challenged
-from psubd.endpoints.formats import Messages, as_read, json_lines
+from psubd.endpoints.formats import ENCODE, Messages, as_read, json_lines
 from psubd.endpoints.pub import refuse_query
 from psubd.errors import BadBody, BadParameter, NotAcceptable
 from psubd.interfaces import IExchange, ISubscriber
@@ -19,9 +19,13 @@ from psubd.model import Answer, Delivery, Grant, Poll, Replay, Verdict
 
 OCTETS = "application/octet-stream"
 LINES = "application/x-ndjson"
-OFFERS = ("application/json", LINES, OCTETS)
+OFFERS = ("application/json", LINES, OCTETS, frames.TYPE)
 """What a client gets, the first where it takes all alike."""
 ALWAYS_JSON = OFFERS[:1]
+JSON_LINE, LINES_LINE, FRAMES_LINE = (b"content-type", JSON), (b"content-type", LINES.encode()), (b"content-type", frames.TYPE.encode())
+
+Kept = tuple[str, Poll | Replay, str]
+"""What follows from the head of a GET: of which application, what is asked for, and the type to answer with."""
 
 
 class Subscribing:
@@ -31,10 +35,19 @@ class Subscribing:
         self._callers = callers
         self._subscriber = subscriber
 
-    def get(self, exchange: IExchange) -> Deferred[Answer]:
-        """Parameters in the query."""
+    def get(self, exchange: IExchange) -> Deferred[Answer] | Answer:
+        """Parameters in the query. What is at hand is answered at once."""
         grant = self._callers.subscriber(exchange)
-        asked, liked = read_ask(exchange, grant, asks.from_query(exchange.raw_query), OFFERS)
+        kept: Kept | None = exchange.kept.get("sub")
+        if kept is None or kept[0] != grant.application.id:
+            asked, liked = read_ask(exchange, grant, asks.from_query(exchange.raw_query), OFFERS)
+            exchange.kept["sub"] = (grant.application.id, asked, liked)
+        else:
+            _, asked, liked = kept
+        if isinstance(asked, Poll):
+            delivery = self._subscriber.at_once(grant, asked)
+            if delivery is not None:
+                return told(delivery, asked, liked)
         return self._got(grant, asked).addCallbacks(told, challenged, (asked, liked))
 
     def post(self, exchange: IExchange) -> Deferred[Answer]:
@@ -72,7 +85,7 @@ def accepted(exchange: IExchange, offers: tuple[str, ...]) -> str:
     """:raises NotAcceptable:"""
     liked = accept.best(exchange.headers, offers)
     if liked is None:
-        raise NotAcceptable(f"accept: none of it is given here (text/event-stream and frames are not built yet); accept {', '.join(offers)}")
+        raise NotAcceptable(f"accept: none of it is given here (text/event-stream is not built yet); accept {', '.join(offers)}")
     return liked
 
 
@@ -112,16 +125,23 @@ def as_json(delivery: Delivery, place: str | None, verdict: Verdict | None) -> A
     body = Messages(messages, UNSET if place is None else place)
     if verdict is not None:
         body = Messages(messages, UNSET, verdict.count, list(verdict.lost))
-    return settled_whole(json_answer(body), delivery)
+    return settled_whole(Answer(body=ENCODE(body), headers=[JSON_LINE]), delivery)
 
 
 def plain(delivery: Delivery, liked: str) -> Answer:
-    """204, lines, or the payload itself."""
+    """204, lines, frames, or the payload itself."""
     if not delivery.messages:
         return Answer(status=204, headers=[])
+    if liked == frames.TYPE:
+        body, count = frames.encode(delivery.messages), len(delivery.messages)
+        return Answer(
+            body=body,
+            headers=[FRAMES_LINE],
+            settle=lambda handed: delivery.settle(count if handed >= len(body) else frames.whole(body, handed)),
+        )
     if liked == LINES:
-        body, ends = json_lines(delivery.messages)
-        return Answer(body=body, headers=[(b"content-type", LINES.encode())], settle=lambda handed: delivery.settle(bisect_right(ends, handed)))
+        lines, ends = json_lines(delivery.messages)
+        return Answer(body=lines, headers=[LINES_LINE], settle=lambda handed: delivery.settle(bisect_right(ends, handed)))
     (delivered,) = delivery.messages
     return settled_whole(Answer(body=delivered.message.value or b"", headers=octets.head(delivered)), delivery)
 

@@ -22,10 +22,11 @@ from psubd.services.waits import Waits
 from psubd.services.workshop import Workshop
 
 PORTION_RECORDS, PORTION_BYTES = 2_000, 1 << 20
-"""One read. A message that alone is larger comes all the same."""
+"""The largest read. A message that alone is larger comes all the same."""
 
-ENOUGH_RECORDS, ENOUGH_BYTES = 500, 256 << 10
-"""With so much at hand, nothing more is read ahead."""
+FIRST_RECORDS = 64
+"""The first read, unless more is asked for at a time. Each that comes full doubles the next, so that who reads little holds little: a thousand
+groups of one topic, say."""
 
 RETRY_MS = 1_000
 """How long a channel in trouble waits before it tries again by itself; a new poll makes it try at once."""
@@ -49,6 +50,12 @@ class Owner(Protocol):
     def filled(self, channel: "Channel") -> None:
         """There may be something to lease, or to commit."""
 
+    def rests(self, channel: "Channel") -> None:
+        """All was read, and what comes is watched for: until `stirs` there is nothing to look at. A new channel does not rest."""
+
+    def stirs(self, channel: "Channel") -> None:
+        """Not so any more."""
+
     def troubled(self, channel: "Channel", error: PsubdError) -> None:
         """The storage failed."""
 
@@ -69,6 +76,9 @@ class Owner(Protocol):
 
     def wanted(self) -> bool:
         """Whether somebody waits for this topic."""
+
+    def appetite(self) -> int:
+        """The most messages that were asked for at a time."""
 
 
 class Channel:
@@ -91,7 +101,9 @@ class Channel:
         self._shop, self._storage, self._clock = shop, shop.storage, shop.clock
         self._prefix: bytes | None = None
         self._counted = 0
+        self._due: int | None = None  # as it was told to the alarms
         self._pumping = False
+        self._portion = FIRST_RECORDS  # of the next read; half of it at hand, and that is begun
         self._idle_reads = 0
         self._resting = False
         self._told = False
@@ -103,23 +115,41 @@ class Channel:
     @property
     def ready(self) -> bool:
         """Whether there is something to lease now."""
-        ready = self._serves() and self.ledger.ready
-        if self._bury() is not None:  # looking found some that were tried too often
+        ready = self.live and not self.halted and self.ledger.ready
+        if self.ledger.died and self._bury() is not None:  # looking found some that were tried too often
             ready = self._serves() and self.ledger.ready
         return ready
 
-    def lease(self, count: int, size: int, first_fits: bool, until: int | None, answer: int) -> list[Lease]:
+    def lease(self, now: int, count: int, size: int, first_fits: bool, until: int | None, answer: int) -> list[Lease]:
         """As `Ledger.lease`; what is missing afterwards is read on."""
-        if not self._serves():
+        if not self.live or self.halted:
             return []
-        out = self.ledger.leased
-        leases = self.ledger.lease(self._clock.elapsed_ms(), count, size, first_fits, until=until, answer=answer)
+        ledger = self.ledger
+        out = ledger.leased
+        leases = ledger.lease(now, count, size, first_fits, until=until, answer=answer)
         for lease in leases:
             out += len(lease.messages)
-            self.dirty = self.dirty or lease.attempt > 1
-        self._shop.tallies.lapse(out - self.ledger.leased)
+            if lease.attempt > 1:
+                self.dirty = True
+        if out != ledger.leased:
+            self._shop.tallies.lapse(out - ledger.leased)
         self.stir()
         return leases
+
+    def lease_next(self, now: int) -> Lease | None:
+        """As `Ledger.lease_next`. To be followed by `pull` where it is `low`."""
+        if not self.live or self.halted:
+            return None
+        lease = self.ledger.lease_next(now)
+        if lease is not None:
+            self._counted -= lease.size
+            self._shop.windows.held -= lease.size
+        return lease
+
+    @property
+    def low(self) -> bool:
+        """Whether more should be read, and nobody is at it."""
+        return not self._pumping and 2 * self.ledger.fresh < self._portion
 
     def token(self, offset: int, serial: int) -> str:
         """What the client shows to settle that lease."""
@@ -140,16 +170,23 @@ class Channel:
     def stir(self) -> "Deferred[None] | None":
         """To be called after whatever happened in the ledger: who died is buried, the alarm set, what came back read again. What fires once the
         burials were tried; None: nobody died."""
-        buried = self._bury()
+        ledger = self.ledger
+        buried = self._bury() if ledger.died else None
         if self.live:
-            self._shop.alarms.at(self, self.ledger.due)
-            self._count()
-            if self.trouble is None and self._incomplete():
+            due = ledger.due
+            if due != self._due:
+                self._due = due
+                self._shop.alarms.at(self, due)
+            held = ledger.window_bytes
+            if held != self._counted:
+                self._count(held)
+            if self.trouble is None and ledger.returned and self._incomplete():
                 self._go()
         return buried
 
     def wake(self, now: int) -> None:
         """A lease lapses, or a delay ends."""
+        self._due = None
         if self.live and self.tick(now):
             self.owner.filled(self)
 
@@ -255,9 +292,9 @@ class Channel:
     def drop_window(self) -> None:
         """Give the memory back, and rest until the next `pull`; nothing is lost."""
         if not self._pumping or self._waits:
-            self._resting = True
+            self._resting, self._portion = True, FIRST_RECORDS
             self.ledger.drop_window()
-            self._count()
+            self._count(self.ledger.window_bytes)
             self._waits.end()
 
     def void(self) -> None:
@@ -281,10 +318,10 @@ class Channel:
         return self.live and not self.halted
 
     def _go(self) -> None:
-        if not self._serves():
+        if not self.live or self.halted:
             return
         if self._pumping:
-            if self._waits and self._incomplete():
+            if self.ledger.returned and self._waits and self._incomplete():
                 self._waits.end()
         elif self._hungry() or self._incomplete():
             self._stop_retry()
@@ -293,7 +330,8 @@ class Channel:
 
     def _hungry(self) -> bool:
         """Whether more is to be read ahead."""
-        if self._resting or self.ledger.fresh >= ENOUGH_RECORDS or self.ledger.window_bytes >= ENOUGH_BYTES:
+        ledger = self.ledger
+        if self._resting or 2 * ledger.fresh >= self._portion or 2 * ledger.window_bytes >= PORTION_BYTES:
             return False
         return not self._shop.windows.full or (not self.ledger.fresh and self.owner.wanted())
 
@@ -320,8 +358,11 @@ class Channel:
 
     async def _read_on(self) -> None:
         asked = self.ledger.position
-        found = await self._read(asked)
+        self._portion = most = min(PORTION_RECORDS, max(self._portion, 2 * self.owner.appetite()))
+        found = await self._read(asked, most)
         if found is not None:
+            if len(found.messages) >= most:
+                self._portion = min(PORTION_RECORDS, 2 * most)
             self._take(asked, found)
 
     async def _read_again(self) -> None:
@@ -338,9 +379,9 @@ class Channel:
             raise StorageUnavailable(f"offset {asked} of {self.at.topic} {self.at.partition} cannot be read again: the log ends at {found.end} now")
         self.owner.filled(self)
 
-    async def _read(self, asked: int) -> Slice | None:
+    async def _read(self, asked: int, most: int = PORTION_RECORDS) -> Slice | None:
         """None: the channel has nothing to do with it any more."""
-        found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, PORTION_RECORDS, PORTION_BYTES)
+        found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, most, PORTION_BYTES)
         if not self._serves():
             return None
         if not self.owner.is_current():
@@ -404,9 +445,13 @@ class Channel:
             watch = self._storage.watch(self.at.topic, self.at.partition, self.ledger.position)
             self.owner.look_for_more()  # growing wakes those that wait: who comes to wait only now missed it
             self.trouble = None  # as far as is known: a watch says nothing until it fires or fails
+            if not watch.called:
+                self.owner.rests(self)
             await self._waits.on(watch, self._serves())
         except CancelledError:
             return
+        finally:
+            self.owner.stirs(self)
         self.end = max(self.end, self.ledger.position + 1)
 
     def _fail(self, error: PsubdError) -> None:
@@ -428,8 +473,8 @@ class Channel:
             self._retry.cancel()
         self._retry = None
 
-    def _count(self) -> None:
-        counted, held = self._counted, self.ledger.window_bytes
+    def _count(self, held: int) -> None:
+        counted = self._counted
         if self.live and held != counted:
             self._counted = held
             self._shop.windows.add(held - counted)

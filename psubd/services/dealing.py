@@ -5,12 +5,13 @@ topics that have something, and from their partitions, in shares, round after ro
 begins with another.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import chain, islice
 from typing import Protocol
 
 from psubd.interfaces import IClock
-from psubd.services.handouts import Hand
+from psubd.model import Poll
+from psubd.services.handouts import Hand, Taken
 from psubd.services.live_topics import LiveTopic
 from psubd.services.polls import WaitingPoll
 from psubd.services.queues import Queue
@@ -48,32 +49,57 @@ class Dealer:
         if self.ready.get(topic.name) is topic:
             del self.ready[topic.name]
 
-    def deal(self) -> list[Hand]:
+    def deal(self) -> "list[tuple[Hand, WaitingPoll]]":
         """What each gets now. Those that get something have left the queue."""
         hands = self._one_each()
-        growing = [hand for hand in hands if hand.wants]
+        growing = [hand for hand, _ in hands if hand.wants]
         share = 1
         while growing and (self.ready or any(hand.lanes for hand in growing)):
             if len(growing) == 1:
                 share = growing[0].count
             growing = [hand for hand in growing if self._take(hand, min(share, hand.count)) and hand.wants]
             share *= 2
-        for hand in hands:
+        for hand, _ in hands:
             hand.arrange()
         return hands
 
-    def _one_each(self) -> list[Hand]:
+    def next(self, ask: Poll, open: Container[str], now: int) -> Taken | None:
+        """As `serve` of one message, in few steps, where nothing is out of the ordinary. None: something is, or nothing is at hand."""
+        topic = None
+        for name in self.ready:
+            if name in open:
+                topic = self.ready[name]
+                break
+        taken = None if topic is None else topic.lease_next(ask, now)
+        if topic is not None and taken is not None and (len(self.ready) > 1 or not topic.ready):
+            self.drop(topic)  # to the end, if it has more
+            self.refresh(topic)
+        return taken
+
+    def serve(self, ask: Poll, open: Container[str]) -> Hand | None:
+        """What an ask gets that did not have to wait, since nobody waits who may have it; None: nothing is at hand.
+
+        :param open: what it may read."""
+        hand = Hand(ask, open, next(self._numbers), self._clock.elapsed_ms())
+        if not self._take(hand, 1):
+            return None
+        while hand.wants and self._take(hand, hand.count):
+            pass
+        hand.arrange()
+        return hand
+
+    def _one_each(self) -> "list[tuple[Hand, WaitingPoll]]":
         """One message for each that waits, the oldest first, while there are any."""
-        hands: list[Hand] = []
+        hands: list[tuple[Hand, WaitingPoll]] = []
         while self.ready and (poll := self._queue.oldest(self.ready.keys())) is not None:
             if poll.rated:
                 self._counter.reopen(poll)
                 if poll.over or poll.open.keys().isdisjoint(self.ready):
                     continue
-            hand = Hand(poll, next(self._numbers), self._clock.elapsed_ms())
+            hand = Hand(poll.ask, poll.open, next(self._numbers), self._clock.elapsed_ms())
             if self._take(hand, 1):
                 self._queue.drop(poll)
-                hands.append(hand)
+                hands.append((hand, poll))
             else:  # what it may read was not ready after all
                 for name in poll.open:
                     self.ready.pop(name, None)
@@ -81,10 +107,15 @@ class Dealer:
 
     def _take(self, hand: Hand, count: int) -> int:
         """Give up to ``count`` messages more; how many it were."""
+        if count == 1 and not hand.lanes:
+            for name in self.ready:
+                if name in hand.open:
+                    return self._take_from(name, hand, 1)
+            return 0
         left = count
         while left > 0 and hand.wants:
             lanes = (name for name in hand.lanes if name not in self.ready)
-            names = list(islice(chain((name for name in self.ready if name in hand.poll.open), lanes), left))
+            names = list(islice(chain((name for name in self.ready if name in hand.open), lanes), left))
             share = max(1, left // len(names)) if names else 0
             taken = 0
             for name in names:

@@ -12,18 +12,18 @@ from twisted.logger import Logger
 
 from psubd.errors import Internal, InUse, NotFound, PsubdError
 from psubd.interfaces import IGate, IRegistry
-from psubd.model import Binding, Delivery, GroupTopic
+from psubd.model import Binding, Delivered, Delivery, Grant, GroupTopic, Poll
 from psubd.services.channels import RETRY_MS, Channel
 from psubd.services.commits import Committer
 from psubd.services.contests import Contest
 from psubd.services.dealing import Dealer
 from psubd.services.group_records import application_of, group_of
-from psubd.services.handouts import Hand, Handout
+from psubd.services.handouts import Hand, Handout, Taken
 from psubd.services.joins import Joined, Joiner
 from psubd.services.live_topics import LiveTopic
 from psubd.services.looking import Lookout
 from psubd.services.places import Place
-from psubd.services.polls import WaitingPoll, nothing
+from psubd.services.polls import WaitingPoll, is_rated, nothing
 from psubd.services.queues import Queue
 from psubd.services.rounds import Rounds
 from psubd.services.visits import Visits
@@ -37,8 +37,10 @@ class LiveGroup:
 
     :ivar tenure: of its slot: while it does not stand nobody gets anything, and nothing is committed.
     :ivar queue: the polls that wait. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
+    :ivar appetite: the most messages that were asked for at a time.
     :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and answers that are out may still be settled.
     :ivar visits: those that come with leases. :ivar topics: those that it stands on.
+    :ivar restless: those of which not every partition is read to its end and watched there.
     :ivar troubles: why it could not come to others, at the last try.
     """
 
@@ -57,8 +59,10 @@ class LiveGroup:
         self.tenure = shop.tenure
         self.queue = Queue()
         self.topics: dict[str, LiveTopic] = {}
+        self.restless: set[str] = set()
         self.troubles: dict[str, PsubdError] = {}
         self.out = 0
+        self.appetite = 1
         self.used_ms = shop.clock.elapsed_ms()
         self.live = True
         self.contest = Contest(name, shop.clock, shop.notices)
@@ -69,6 +73,8 @@ class LiveGroup:
         self._lookout = Lookout(self, gate, shop.clock)
         self._dealer = Dealer(self, self.queue, self.topics, shop.clock, shop.answers)
         self._serving = self._again = False
+        self._bound: Mapping[str, Binding] | None = None  # the bindings that were looked at last, and whether any has a rate
+        self._rated = False
         self._all_settled: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
         self._end_watch = gate.watch(self.application, self.review)
@@ -78,19 +84,62 @@ class LiveGroup:
     def add(self, poll: WaitingPoll) -> None:
         """Let it wait; what is at hand it gets at once."""
         self._use()
+        self.appetite = max(self.appetite, poll.ask.batch_size)
         refusal = self.contest.refusal() if self.contest.stands else None if self.tenure.grants else self.tenure.refusal()
         if refusal is not None:
             poll.fail(refusal)
             return
         self.queue.add(poll)
-        poll.start(self._clock, self._lookout.expired)
+        poll.start(self._shop.patience)
         self.serve()
         if not poll.over:
             self._lookout.begin(poll)
 
+    def at_once(self, grant: Grant, ask: Poll) -> Delivery | None:
+        """As `ISubscriber.at_once`."""
+        ready = self._dealer.ready
+        if not ready or self._serving or self.contest.stands or not self.tenure.grants:
+            return None
+        try:
+            bindings = self._gate.may_subscribe(grant, ask.topics)
+        except PsubdError:
+            return None
+        if self.queue and self.queue.oldest(ready.keys()) is not None:
+            return None
+        if ask.batch_size == 1:
+            self.used_ms = now = self._clock.elapsed_ms()
+            taken = self._dealer.next(ask, bindings, now)
+            if taken is not None:
+                return self._deliver_one(taken)
+        if ask.batch_size > self.appetite:
+            self.appetite = ask.batch_size
+        self._serving, self._again = True, False
+        try:
+            hand = self._dealer.serve(ask, bindings)
+            if hand is not None:
+                self.used_ms = hand.now
+                handout = self._handout(hand)
+                delivery = Delivery(hand.messages(), handout.settle, stands=handout.stands)
+                self._read_on(hand)
+        finally:
+            self._serving = False
+        if self._again and self.queue:
+            self.serve()
+        return None if hand is None else delivery
+
     def withdraw(self, poll: WaitingPoll) -> None:
         """Its client is gone."""
         self.queue.drop(poll)
+
+    def expired(self, poll: WaitingPoll) -> None:
+        """Its time is over."""
+        self._lookout.expired(poll)
+
+    def is_rated(self, grant: Grant) -> bool:
+        """Whether the grant's bindings have a rate, any of them."""
+        if self._bound is not grant.bindings:
+            self._bound, self._rated = grant.bindings, is_rated(grant.bindings.values())
+        return self._rated
 
     def wants(self, topic: str) -> bool:
         return self.queue.wants(topic)
@@ -108,13 +157,14 @@ class LiveGroup:
         try:
             while self._again and self.queue and self.live and not self.contest.stands and self.tenure.grants:
                 self._again = False
-                for hand in self._dealer.deal():
-                    self._grant(hand)
+                for hand, poll in self._dealer.deal():
+                    self._grant(hand, poll)
         finally:
             self._serving = False
 
     def spent(self, topic: LiveTopic, messages: int, size: int) -> None:
-        self._gate.spent(self.application, topic.name, messages, size)
+        if topic.binding.rate is not None:
+            self._gate.spent(self.application, topic.name, messages, size)
 
     def reopen(self, poll: WaitingPoll) -> None:
         self._lookout.reopen(poll)
@@ -288,36 +338,57 @@ class LiveGroup:
 
     # --- giving ---
 
-    def _grant(self, hand: Hand) -> None:
-        handout = Handout(hand.taken, self.tenure, self._clock, self._settled)
-        self.out += 1
-        if hand.poll.over:  # cancelled by what the answer before it set off
+    def _grant(self, hand: Hand, poll: WaitingPoll) -> None:
+        handout = self._handout(hand)
+        if poll.over:  # cancelled by what the answer before it set off
             handout.settle(0)
         else:
             try:
                 delivery = Delivery(hand.messages(), handout.settle, stands=handout.stands)
             except Exception:  # noqa: BLE001 - a bug of ours in one answer must not keep the others from theirs
                 log.failure("{group}: an answer could not be made", group=self.name)
-                hand.poll.fail(Internal("the answer could not be made; see the log"))
+                poll.fail(Internal("the answer could not be made; see the log"))
                 handout.settle(0)
             else:
-                hand.poll.answer(delivery)
+                poll.answer(delivery)
+        self._read_on(hand)
+
+    def _deliver_one(self, taken: Taken) -> Delivery:
+        channel, lease = taken
+        handout = Handout([taken], self.tenure, self._clock, self._settled)
+        self.out += 1
+        if channel.low:
+            channel.pull()
+        at = channel.at
+        return Delivery((Delivered(at.topic, at.partition, lease.messages[0], lease.attempt),), handout.settle, None, handout.stands)
+
+    def _handout(self, hand: Hand) -> Handout:
+        self.out += 1
+        return Handout(hand.taken, self.tenure, self._clock, self._settled)
+
+    def _read_on(self, hand: Hand) -> None:
+        """What was taken has to be replaced, and, where it was tried before, to be committed."""
         for channel in hand.channels():
             if channel.dirty:
                 self._committer.touch(self)
             channel.pull()
 
-    def _settled(self, channels: dict[Channel, None], given_back: int) -> None:
+    def _settled(self, channels: Iterable[Channel], given_back: int) -> None:
         self.out -= 1
         self._use()
         if given_back:
             self._shop.tallies.given_back.inc(given_back)
         for channel in channels:
-            channel.stir()
-            self._refresh(channel)
+            topic = self.topics.get(channel.at.topic)
+            if given_back or topic is None or channel not in topic.ready or topic.binding.ordered:
+                channel.stir()
+                self._refresh(channel)
+            else:  # what is done lets nothing more go than what may go anyhow
+                self._committer.touch(self)
         if not self.out:
             self._tell_settled()
-        self.serve()
+        if self.queue:
+            self.serve()
 
     def _refresh(self, channel: Channel) -> None:
         """Something happened in its ledger: it may have something to lease, or to commit."""
@@ -373,7 +444,9 @@ class LiveGroup:
     def _void(self, topic: LiveTopic) -> None:
         self.topics.pop(topic.name, None)
         self._dealer.drop(topic)
+        self._lookout.left()
         topic.void()
+        self.restless.discard(topic.name)
 
     def _retry_later(self) -> None:
         if self.live and (self._retry is None or not self._retry.active()) and any(self.wants(name) for name in self.troubles):

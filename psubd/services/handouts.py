@@ -1,12 +1,11 @@
 """What one poll is being given, and what becomes of it once its answer was written, or was not."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from psubd.delivery.ledger import Lease
 from psubd.interfaces import IClock
-from psubd.model import Binding, Delivered
+from psubd.model import Binding, Delivered, Poll
 from psubd.services.channels import Channel
-from psubd.services.polls import WaitingPoll
 from psubd.services.tenures import Tenure
 from psubd.services.workshop import epoch_of
 
@@ -14,23 +13,24 @@ Taken = tuple[Channel, Lease]
 
 
 class Hand:
-    """What ``poll`` is being given.
+    """What one ask is being given.
 
-    :param number: of the answer, never used twice by a node. :param now: ms; explicit leases last from then on.
+    :param open: what it may read. :param number: of the answer, never used twice by a node. :param now: ms; explicit leases last from then on.
     :ivar count: messages that it has room for. :ivar size: payload bytes that it has room for.
     :ivar full: it ends here: the next message does not fit.
     :ivar lanes: by topic, the channels where order is kept and that it took from in auto mode: there it may get more of the same keys, though for
         all others nothing is ready.
     """
 
-    def __init__(self, poll: WaitingPoll, number: int, now: int) -> None:
-        self.poll, self.number = poll, number
-        self.count, self.size = poll.ask.batch_size, poll.ask.max_bytes
+    __slots__ = ("_modes", "ask", "count", "full", "lanes", "now", "number", "open", "size", "taken")
+
+    def __init__(self, ask: Poll, open: Container[str], number: int, now: int) -> None:
+        self.ask, self.open, self.number, self.now = ask, open, number, now
+        self.count, self.size = ask.batch_size, ask.max_bytes
         self.taken: list[Taken] = []
         self.full = False
         self.lanes: dict[str, dict[Channel, None]] = {}
         self._modes: set[bool] = set()
-        self._now = now
 
     @property
     def wants(self) -> bool:
@@ -39,26 +39,30 @@ class Hand:
 
     def until(self, binding: Binding) -> int | None:
         """How long a lease of the binding's topic lasts in it; None: auto."""
-        ask = self.poll.ask
+        ask = self.ask
         if (ask.ack or binding.ack) == "auto":
             return None
-        return self._now + (binding.ack_timeout_ms if ask.ack_timeout_ms is None else ask.ack_timeout_ms)
+        return self.now + (binding.ack_timeout_ms if ask.ack_timeout_ms is None else ask.ack_timeout_ms)
 
     def take(self, channel: Channel, count: int, size: int, until: int | None) -> int:
         """Lease up to ``count`` messages from the channel; how many it were. ``size`` bytes are the channel's share, which one message may
         exceed as long as it fits into the whole."""
-        leases = channel.lease(count, size, not self.taken, until, self.number)
+        leases = channel.lease(self.now, count, size, not self.taken, until, self.number)
         if not leases and size < self.size:
-            leases = channel.lease(1, self.size, not self.taken, until, self.number)
-        number = 0
+            leases = channel.lease(self.now, 1, self.size, not self.taken, until, self.number)
+        before = self.count
         for lease in leases:
-            self.taken.append((channel, lease))
-            self.size -= lease.size
-            self._modes.add(until is None)
-            number += len(lease.messages)
-        self.count -= number
-        self.full = self.full or self.size <= 0
-        return number
+            self.add(channel, lease)
+        return before - self.count
+
+    def add(self, channel: Channel, lease: Lease) -> None:
+        """This is in it."""
+        self.taken.append((channel, lease))
+        self._modes.add(lease.until is None)
+        self.count -= len(lease.messages)
+        self.size -= lease.size
+        if self.size <= 0:
+            self.full = True
 
     def keep_lane(self, channel: Channel, more: bool) -> None:
         """Whether it may get more of the keys that it has of the channel."""
@@ -97,10 +101,12 @@ class Handout:
     """What one answer carries, until it is known how much of it was handed over.
 
     :param taken: in the order of the answer's messages. :param tenure: under which it was given.
-    :param settled: told once, with the channels that the answer drew from and how many messages came back.
+    :param settled: told once, with the channels whose ledgers changed by it and how many messages came back.
     """
 
-    def __init__(self, taken: list[Taken], tenure: Tenure, clock: IClock, settled: Callable[[dict[Channel, None], int], None]) -> None:
+    __slots__ = ("_clock", "_open", "_settled", "_taken", "_tenure")
+
+    def __init__(self, taken: list[Taken], tenure: Tenure, clock: IClock, settled: Callable[[Iterable[Channel], int], None]) -> None:
         self._taken, self._tenure, self._clock, self._settled = taken, tenure, clock, settled
         self._open = True
 
@@ -119,8 +125,18 @@ class Handout:
         if not self._open:
             return
         self._open = False
-        whole = count >= sum(len(lease.messages) for _, lease in self._taken)
+        if len(self._taken) == 1:
+            channel, lease = self._taken[0]
+            if lease.until is None and count >= len(lease.messages) and channel.live:
+                channel.done(lease)
+                self._settled((channel,), 0)
+                return
+        total = 0
+        for _, lease in self._taken:
+            total += len(lease.messages)
+        whole = count >= total
         index = given_back = 0
+        changed: dict[Channel, None] = {}
         for channel, lease in self._taken:
             kept = whole if lease.until is None else index < count
             index += len(lease.messages)
@@ -131,4 +147,7 @@ class Handout:
                 given_back += len(lease.messages)
             elif lease.until is None:
                 channel.done(lease)
-        self._settled({channel: None for channel, _ in self._taken}, given_back)
+            else:
+                continue
+            changed[channel] = None
+        self._settled(changed, given_back)

@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from psubd.delivery.cursor import room
 from psubd.delivery.ledger import Ledger, Rules
 from psubd.errors import PsubdError, TopicMissing
-from psubd.model import Binding, Bounds, Group, GroupTopic, StoredTopic, TopicPartition
+from psubd.model import Binding, Bounds, Group, GroupTopic, Poll, StoredTopic, TopicPartition
 from psubd.services.channels import Channel
-from psubd.services.handouts import Hand
+from psubd.services.handouts import Hand, Taken
 from psubd.services.places import Place
 from psubd.services.rounds import Rounds
 from psubd.services.tokens import Token, tag_of
@@ -25,9 +25,15 @@ Finder = Callable[[str, str, GroupTopic, Binding], Deferred[dict[int, Place]]]
 
 
 class Home(Protocol):
-    """The group's side of a topic."""
+    """The group's side of a topic.
+
+    :ivar appetite: the most messages that were asked for at a time. :ivar restless: the topics of which not every partition is read to its end and
+        watched there.
+    """
 
     name: str
+    appetite: int
+    restless: set[str]
 
     def topic_filled(self, topic: "LiveTopic") -> None:
         """A channel of it may have something to lease."""
@@ -64,6 +70,7 @@ class LiveTopic:
         self.moving = False
         self.channels: dict[int, Channel] = {}
         self.ready: dict[Channel, None] = {}
+        self._restless: set[Channel] = set()
         self.refreshes = Rounds(self._refresh)
         self._home, self._shop, self._storage, self._find = home, shop, shop.storage, find
         self._delivered = shop.tallies.delivered.labels(self.name)
@@ -72,7 +79,8 @@ class LiveTopic:
         """Let the group stand at ``places`` from now on; what was leased there before is void."""
         self.take_out(places)
         for partition, place in places.items():
-            self.channels[partition] = self._channel(partition, place)
+            self.channels[partition] = channel = self._channel(partition, place)
+            self.stirs(channel)
         for partition in places:
             if partition in self.channels:
                 self.channels[partition].stir()
@@ -89,6 +97,7 @@ class LiveTopic:
             if channel is not None:
                 self.ready.pop(channel, None)
                 channel.void()
+                self.rests(channel)
 
     def lease(self, hand: Hand, count: int) -> int:
         """Lease from the ready channels in shares, up to ``count`` messages; how many it were.
@@ -102,11 +111,30 @@ class LiveTopic:
             for channel in channels:
                 if left > 0 and hand.wants:
                     left -= self._lease(channel, hand, min(share, left), size, until)
-        self._delivered.inc(count - left)
+        self._delivered.value += count - left
         return count - left
+
+    def lease_next(self, ask: Poll, now: int) -> Taken | None:
+        """As `lease` of one message, in auto mode and in few steps, where nothing is out of the ordinary. None: something is, or nothing may go out
+        now: `lease` tells."""
+        binding, ready = self.binding, self.ready
+        if not ready or binding.ordered or binding.rate is not None or (ask.ack or binding.ack) != "auto":
+            return None
+        channel = next(iter(ready))
+        lease = channel.lease_next(now)
+        if lease is None:
+            return None
+        if len(ready) > 1 or not channel.ready:
+            del ready[channel]
+            if channel.ready:
+                ready[channel] = None
+        self._delivered.value += 1
+        return channel, lease
 
     def _open_to(self, hand: Hand, count: int) -> list[Channel]:
         """The first ``count`` channels that have something for the hand."""
+        if count == 1 and self.ready:
+            return [next(iter(self.ready))]
         lanes = (channel for channel in hand.lanes.get(self.name, ()) if channel not in self.ready)
         return list(islice(chain(self.ready, lanes), count))
 
@@ -188,6 +216,16 @@ class LiveTopic:
             self._home.topic_dirty()
         self._home.topic_filled(self)
 
+    def rests(self, channel: Channel) -> None:
+        self._restless.discard(channel)
+        if not self._restless:
+            self._home.restless.discard(self.name)
+
+    def stirs(self, channel: Channel) -> None:
+        if self.live and channel.live:
+            self._restless.add(channel)
+            self._home.restless.add(self.name)
+
     def troubled(self, channel: Channel, error: PsubdError) -> None:
         if isinstance(error, TopicMissing):
             self._gone(error)
@@ -216,6 +254,9 @@ class LiveTopic:
 
     def wanted(self) -> bool:
         return self._home.wants(self.name)
+
+    def appetite(self) -> int:
+        return self._home.appetite
 
     # --- inside ---
 

@@ -4,6 +4,7 @@ An empty answer is only given after the storage was looked at once since the pol
 asks for can be read; while something can, it goes on with that, and at its end tells what could not be looked at instead of answering empty.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -12,10 +13,10 @@ from twisted.python.failure import Failure
 
 from psubd.errors import PsubdError, RateLimited, TopicMissing
 from psubd.interfaces import IClock, IGate
-from psubd.model import Delivery
+from psubd.model import Binding, Delivery
 from psubd.services.joins import refusal
 from psubd.services.live_topics import LiveTopic
-from psubd.services.polls import WaitingPoll, nothing
+from psubd.services.polls import WaitingPoll, is_rated, nothing
 from psubd.services.queues import Queue
 from psubd.services.rounds import Rounds
 from psubd.services.tenures import Tenure
@@ -30,11 +31,13 @@ RATE_MS = 1_000
 class Ground(Protocol):
     """The group, as a look sees it.
 
+    :ivar restless: the topics of which not every partition is read to its end and watched there.
     :ivar tenure: of its slot: an empty answer is only true while it stands. :ivar topics: those that it stands on, by name.
     :ivar troubles: why it could not come to others, at the last try. :ivar joins: its tries.
     """
 
     topics: dict[str, LiveTopic]
+    restless: set[str]
     troubles: dict[str, PsubdError]
     queue: Queue
     joins: Rounds
@@ -50,11 +53,19 @@ class Lookout:
     def __init__(self, ground: Ground, gate: IGate, clock: IClock) -> None:
         self._ground, self._gate, self._clock = ground, gate, clock
         self._rate_look: IDelayedCall | None = None
+        self._stood_on: Mapping[str, Binding] | None = None
+
+    def left(self) -> None:
+        """The group does not stand on a topic any more."""
+        self._stood_on = None
 
     def begin(self, poll: WaitingPoll) -> None:
         """See to it that everything is read or watched that ``poll`` asks for, and that what is there now was found."""
         if poll.rated:
             self._look_at_rates()
+        if not poll.expired and self._at_rest(poll.open):
+            poll.looked = True
+            return
         poll.looked = False
         Deferred.fromCoroutine(self._look(poll)).addErrback(self._broke, poll)
 
@@ -74,7 +85,7 @@ class Lookout:
             return
         more = not bindings.keys() <= poll.open.keys()
         poll.open = bindings
-        poll.rated = poll.rated or any(binding.rate is not None for binding in bindings.values())
+        poll.rated = poll.rated or is_rated(bindings.values())
         self._ground.queue.moved(poll)
         if more:
             self.begin(poll)
@@ -127,6 +138,16 @@ class Lookout:
             self._rate_look.cancel()
 
     # --- inside ---
+
+    def _at_rest(self, open: Mapping[str, Binding]) -> bool:
+        """Whether all of these were read to their ends, and whoever waits there is told of what comes: there is nothing to look at. However many
+        they are, those who ask for the same ones again cost next to nothing."""
+        ground = self._ground
+        if self._stood_on is not open:
+            if not open.keys() <= ground.topics.keys():
+                return False
+            self._stood_on = open
+        return not any(name in open for name in ground.restless)
 
     async def _look(self, poll: WaitingPoll) -> None:
         ground = self._ground

@@ -1,7 +1,7 @@
 """The polls that wait on a group, by age, so that the oldest that reads a topic is found without looking at those that do not."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from itertools import count
 
 from psubd.services.polls import WaitingPoll
@@ -44,6 +44,7 @@ class Queue:
         self._polls: dict[WaitingPoll, frozenset[str]] = {}
         self._lines: dict[frozenset[str], Line] = {}
         self._numbers = count(1)
+        self._named: tuple[Mapping[str, object], frozenset[str]] = ({}, frozenset())  # what was entered last, and its names
         self._newest = (0, 0)
         self._in_order = True
 
@@ -93,7 +94,10 @@ class Queue:
         return any(topic in names for names in self._lines)
 
     def _enter(self, poll: WaitingPoll) -> frozenset[str]:
-        names = frozenset(poll.open)
+        last, names = self._named
+        if last is not poll.open:
+            names = frozenset(poll.open)
+            self._named = (poll.open, names)
         line = self._lines.get(names)
         if line is None:
             line = self._lines[names] = Line()

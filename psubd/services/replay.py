@@ -142,7 +142,7 @@ class Replayer:
         return tuple(found)
 
     def _spent(self, grant: Grant, topic: str, messages: Sequence[Delivered]) -> None:
-        self._tallies.delivered.labels(topic).inc(len(messages))
+        self._tallies.delivered.labels(topic).value += len(messages)
         self._gate.spent(grant.application.id, topic, len(messages), sum(delivered.message.size for delivered in messages))
 
     # --- waiting ---

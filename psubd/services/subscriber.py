@@ -22,6 +22,7 @@ from psubd.services.joins import Joiner
 from psubd.services.leases import Leases
 from psubd.services.live_topics import LiveTopic
 from psubd.services.notices import Notices
+from psubd.services.patience import Patience
 from psubd.services.polls import WaitingPoll, stopping
 from psubd.services.readback import Readback
 from psubd.services.renewal import Renewal
@@ -121,6 +122,7 @@ class Subscriber:
             clock=clock,
             windows=self._windows,
             alarms=Alarms(clock),
+            patience=Patience(clock),
             burials=Burials(storage, clock, self._signet, tallies, self._notices),
             tokens=Tokens(self._signet),
             tenure=nobody,
@@ -189,6 +191,10 @@ class Subscriber:
         except PsubdError as error:
             return fail(error)
 
+    def at_once(self, grant: Grant, ask: Poll) -> Delivery | None:
+        group = self._live.get(ask.group) if self._running else None
+        return None if group is None or group.application != grant.application.id else group.at_once(grant, ask)
+
     def replay(self, grant: Grant, ask: Replay) -> "Deferred[Delivery]":
         if not self._running:
             return fail(stopping())
@@ -255,7 +261,7 @@ class Subscriber:
         self._seats.of(ask.group).tenure.check()
         bindings = self._gate.may_subscribe(grant, ask.topics)
         group = self._group(ask.group)
-        poll = WaitingPoll(grant, ask, bindings, group.withdraw, self._clock.elapsed_ms() - ask.waited_ms)
+        poll = WaitingPoll(grant, ask, bindings, group.is_rated(grant), group, self._clock.elapsed_ms() - ask.waited_ms)
         group.add(poll)
         return poll
 
@@ -376,6 +382,7 @@ class Subscriber:
             group.end()
         self._readback.stop()
         self._shop.alarms.stop()
+        self._shop.patience.stop()
         self._whereabouts.stop()
 
     def _keep_leases(self) -> None:

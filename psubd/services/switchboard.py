@@ -103,6 +103,10 @@ class Switchboard:
             return fail(refused)
         return Deferred.fromCoroutine(self._poll(grant, ask, slot, self._clock.elapsed_ms()))
 
+    def at_once(self, grant: Grant, ask: Poll) -> Delivery | None:
+        """Of a group that this node serves."""
+        return self._subscriber.at_once(grant, ask)
+
     def _poll_on(self, failure: Failure, grant: Grant, ask: Poll, slot: int, since: int) -> "Deferred[Delivery]":
         """It waited here, and the slot has moved."""
         failure.trap(Moved)

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from psubd.counts import Counts
+
 
 class Tallies:
     """:param metrics: where they show; None: nowhere."""
 
     def __init__(self, metrics: CollectorRegistry | None) -> None:
-        self.delivered = Counter("psubd_delivered_messages_total", "Messages handed to subscribers, replays included", ["topic"], registry=metrics)
+        self.delivered = Counts("psubd_delivered_messages", "Messages handed to subscribers, replays included", ["topic"], metrics)
         self.given_back = Counter(
             "psubd_given_back_total", "Messages that came back, since their answer was not wholly handed over", registry=metrics
         )

@@ -8,6 +8,7 @@ from psubd.services.alarms import Alarms
 from psubd.services.burials import Burials
 from psubd.services.carried import Carried
 from psubd.services.notices import Notices
+from psubd.services.patience import Patience
 from psubd.services.rounds import Job
 from psubd.services.tallies import Tallies
 from psubd.services.tenures import Tenure
@@ -31,6 +32,7 @@ class Workshop(NamedTuple):
     clock: IClock
     windows: Windows
     alarms: Alarms
+    patience: Patience
     burials: Burials
     tokens: Tokens
     tenure: Tenure

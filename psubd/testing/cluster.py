@@ -4,7 +4,6 @@ Each node reaches ZooKeeper through a `psubd.testing.zookeeper.Wire` of its own,
 """
 
 import contextlib
-import http.client
 import itertools
 import os
 import shutil
@@ -18,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
-from psubd.testing.daemon import ADMIN_TOKEN, Client, Daemon, together
+from psubd.testing.daemon import ADMIN_TOKEN, Daemon, takes_traffic, together
 from psubd.testing.kafka import Cluster, die_with_parent, state
 from psubd.testing.wall_clock import set_clock
 from psubd.testing.zookeeper import Ensemble, Wire
@@ -97,12 +96,7 @@ class Node(Daemon):
 
     def ready(self) -> bool:
         """Whether it takes traffic."""
-        try:
-            client = Client(self.ports.data)
-            with contextlib.closing(client):
-                return client.request("GET", "/ready").status == 200
-        except (OSError, http.client.HTTPException):
-            return False
+        return takes_traffic(self.ports.data)
 
 
 class Nodes:

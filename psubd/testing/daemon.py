@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlencode
@@ -131,6 +131,12 @@ class Daemon:
                 raise AssertionError(f"{otherwise} (status {self.process.poll()}):\n{self.output()}")
             time.sleep(0.02)
 
+    def ready(self) -> bool:
+        """Whether it takes traffic; each of its workers, where it has several."""
+        with open(self.file("ports.json"), encoding="utf-8") as file:
+            told = json.load(file)
+        return all(takes_traffic(one["manager"]) for one in told.get("workers", [told]))
+
     def file(self, name: str) -> str:
         return os.path.join(self.state, name)
 
@@ -178,6 +184,15 @@ class Daemon:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(PATIENCE_S)
+
+
+def takes_traffic(port: int) -> bool:
+    """Whether ``/ready`` is 200 there."""
+    with closing(Client(port)) as client:
+        try:
+            return client.request("GET", "/ready").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 class Tenant(NamedTuple):

@@ -145,7 +145,7 @@ class Lease:
         self.life, self.latest_life = lives(self.kills, delivery)
         self.standing = [self._end_before(number) for number in range(len(told) + 1)]
         self.end = self.standing[-1] if delivery.whole and delivery.token is not None else delivery.asked
-        self.free = self.end + self._wait(promises) if not self._crashed_by(self.end) else self.end
+        self.free = self.end if self._crashed_by(self.end) else self.end + max(0.0, self._wait(promises) - GRAIN_MS)
 
     def stood(self, number: int) -> float:
         """Until when it stood for sure, as far as the words before ``told[number]`` tell."""

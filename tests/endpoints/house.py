@@ -144,7 +144,9 @@ class DataCase(SynchronousTestCase):
 
         :param handed: bytes of the body that the operating system gets; None: all of it.
         """
-        return self.reply(self.begin(method, path, headers, body, query), handed)
+        begun = self.begin(method, path, headers, body, query)
+        self.clock.advance(0)  # what was posted is told in the next turn
+        return self.reply(begun, handed)
 
     def reply(self, deferred: "Deferred[Answer]", handed: int | None = None) -> Reply:
         """What an answered request got; the answer is settled as the wire would do it."""

@@ -25,6 +25,9 @@ class ScriptedSubscriber:
     def poll(self, grant: Any, ask: Poll) -> "Deferred[Delivery]":
         return self._ask(grant, ask)
 
+    def at_once(self, grant: Any, ask: Poll) -> None:
+        """Nothing is at hand."""
+
     def replay(self, grant: Any, ask: Replay) -> "Deferred[Delivery]":
         return self._ask(grant, ask)
 

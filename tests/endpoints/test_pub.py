@@ -3,10 +3,10 @@
 import base64
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from psubd.errors import StorageTimeout, StorageUnavailable
-from psubd.model import Binding, Rate, TopicSpec
+from psubd.model import Acks, Binding, Rate, Record, TopicSpec
 from psubd.services.partitioner import partition_of
 from tests.endpoints.house import DataCase, Headers, Reply
 
@@ -89,8 +89,8 @@ class StoredTests(PubCase):
     def test_acks_reach_the_storage(self) -> None:
         """What is asked for is what the storage is told; ``all`` where nothing is."""
         told: list[Any] = []
-        real = self.storage.publish
-        self.patch(self.storage, "publish", lambda records, acks: (told.append(acks), real(records, acks))[1])
+        real = self.storage.post
+        self.patch(self.storage, "post", lambda record, acks, heard: (told.append(acks), real(record, acks, heard)))
         for headers in ([], [("acks", "all")], [("acks", "-1")], [("acks", "1")], [("acks", "0")]):
             self.pub(*headers)
         self.assertEqual(told, ["all", "all", "all", "1", "0"])
@@ -302,18 +302,15 @@ class RefusedTests(PubCase):
 
     def test_storage_away(self) -> None:
         """503 with when to come again; 504 says that the message may be there."""
-        self.patch(self.storage, "publish", lambda records, acks: failing(StorageUnavailable("away", 3)))
+        self.patch(self.storage, "post", self.away)
         self.assertEqual(self.refused(503, "storage_unavailable").header("retry-after"), "3")
-        self.patch(self.storage, "publish", lambda records, acks: failing(StorageTimeout("it may be there or not")))
+        self.patch(self.storage, "post", lambda record, acks, told: self.clock.call_later(0, told, StorageTimeout("it may be there or not")))
         self.refused(504, "storage_timeout")
-        self.patch(self.storage, "publish", lambda records, acks: succeed([StorageUnavailable("disk full")]))
+        self.patch(self.storage, "post", lambda record, acks, told: self.clock.call_later(0, told, StorageUnavailable("disk full")))
         self.refused(503, "storage_unavailable")
 
-
-def failing(error: Exception) -> "Deferred[Any]":
-    deferred: Deferred[Any] = Deferred()
-    deferred.errback(error)
-    return deferred
+    def away(self, record: Record, acks: Acks, told: Any) -> None:
+        raise StorageUnavailable("away", 3)
 
 
 class ColdTests(PubCase):
@@ -334,5 +331,6 @@ class ColdTests(PubCase):
         self.assertEqual(self.stored(), [])
         warm.append("orders")
         asked[0].callback(None)
+        self.clock.advance(0)
         self.assertEqual(self.reply(waiting).status, 200)
         self.assertEqual(len(self.stored()), 1)

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from psubd import endpoints
-from psubd.endpoints import formats, places
+from psubd.endpoints import formats, frames, places
 from psubd.endpoints.places import Place
 from psubd.errors import BadCredentials, StorageUnavailable, TopicNotBound
 from psubd.model import Answer, Delivered, Delivery, Poll, Replay, Verdict
@@ -90,7 +90,7 @@ class AnswerTests(SubCase):
 
     def test_nothing(self) -> None:
         """204 without a body when the time is over, in every format."""
-        for accept in ("application/json", "application/x-ndjson", "application/octet-stream"):
+        for accept in ("application/json", "application/x-ndjson", "application/octet-stream", frames.TYPE):
             waiting = self.begun("", ("accept", accept))
             self.give()
             reply = self.reply(waiting)
@@ -154,7 +154,7 @@ class AnswerTests(SubCase):
     def test_replay_next(self) -> None:
         """A replay's answer says where to go on: in the JSON, in a header of every other answer, and of an empty one too."""
         place = places.write(Place("orders", None, {0: 3, 1: 0}))
-        for accept in ("application/json", "application/x-ndjson", "application/octet-stream"):
+        for accept in ("application/json", "application/x-ndjson", "application/octet-stream", frames.TYPE):
             waiting = self.begun("topic=orders&offset=earliest", ("accept", accept))
             self.give(message(2, attempt=None), next={0: 3, 1: 0})
             reply = self.reply(waiting)
@@ -223,6 +223,14 @@ class SettleTests(SubCase):
         ]
         self.assertEqual(told, [0, 0, 1, 1, 2, 2, 3])
 
+    def test_frame_by_frame(self) -> None:
+        """Of frames likewise."""
+        messages = [message(offset, token="tk", epoch=7) for offset in range(3)]
+        body = frames.encode(messages)
+        ends = [len(body) // 3 * number for number in (1, 2, 3)]
+        told = [self.handed(frames.TYPE, handed, *messages) for handed in (0, ends[0] - 1, ends[0], ends[1], ends[2] - 1, ends[2])]
+        self.assertEqual(told, [0, 0, 1, 2, 2, 3])
+
     def test_not_even_the_head(self) -> None:
         """A connection that broke before the head was handed over got nothing."""
         waiting = self.begun("", ("accept", "application/x-ndjson"))
@@ -257,8 +265,8 @@ class SettleTests(SubCase):
     def test_a_bug_loses_nothing(self) -> None:
         """Whatever goes wrong while the answer is made, the messages go back."""
         broken: list[tuple[Any, str, str]] = [
-            (formats, "member", "application/json"),
-            (formats, "header_members", "application/x-ndjson"),
+            (formats, "Read", "application/json"),
+            (formats, "as_read", "application/x-ndjson"),
             (endpoints.sub.octets, "head", "application/octet-stream"),
         ]
         for module, name, accept in broken:
@@ -275,7 +283,7 @@ class SettleTests(SubCase):
         def no_memory(*_: object) -> None:
             raise MemoryError
 
-        self.patch(formats, "member", no_memory)
+        self.patch(formats, "Read", no_memory)
         waiting = self.begun()
         self.give(message(1))
         self.failureResultOf(waiting, MemoryError)
@@ -333,8 +341,8 @@ class RefusedTests(SubCase):
         self.refused(415, "unsupported_media_type", self.posted([("content-type", "application/x-www-form-urlencoded")]))
 
     def test_accept(self) -> None:
-        """What is not given: 406; streams and frames are not built yet. With tokens only JSON is."""
-        for accept in ("text/event-stream", "application/vnd.psubd.frames", "text/html", "application/json;q=0"):
+        """What is not given: 406; streams are not built yet. With tokens only JSON is."""
+        for accept in ("text/event-stream", "text/html", "application/json;q=0"):
             self.refused(406, "not_acceptable", self.begun("", ("accept", accept)))
         self.refused(406, "not_acceptable", self.posted([("accept", "application/octet-stream")], tokens=[]))
 
@@ -413,7 +421,7 @@ class TokenTests(SubCase):
 
     def test_a_bug_loses_nothing(self) -> None:
         """What goes wrong while the answer is made gives the messages back here too."""
-        self.patch(formats, "member", lambda *_: 1 / 0)
+        self.patch(formats, "Read", lambda *_: 1 / 0)
         waiting = self.posted(tokens=["a"])
         self.scripted.judge(Verdict(1))
         self.give(message(1))

@@ -5,11 +5,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd import endpoints
+from psubd.endpoints.credentials import BASIC_OR_BEARER
 from psubd.services.partitioner import partition_of
 from psubd.shown import base64_text
+from psubd.testing.exchange import FakeExchange
 from tests.endpoints.house import DataCase, Headers, Reply
 
 OCTETS = ("accept", "application/octet-stream")
@@ -288,3 +291,66 @@ class PostBackTests(SynchronousTestCase):
         publish(first)
         again = read()
         self.assertEqual([{**message, "offset": 0} for message in again], [{**message, "offset": 0} for message in first])
+
+
+class KeptTests(WalkCase):
+    """The same head again and again: what follows from it is kept, what does not is judged anew."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kept: dict[str, Any] = {}
+
+    def again(self, *headers: tuple[bytes | str, bytes | str], query: str = "timeout=0") -> Reply:
+        route, _ = self.route("GET", "/v1/sub")
+        exchange = FakeExchange("GET", "/v1/sub", query.encode(), [*self.shop.sub, *headers])
+        exchange.kept = self.kept
+        return self.reply(maybeDeferred(route.endpoint, exchange))
+
+    def test_message_after_message(self) -> None:
+        """Each gets the next message, in the same form, and an empty answer at the end."""
+        self.publish("1", "2", "3")
+        self.assertEqual([self.values(self.again()) for _ in range(3)], [["1"], ["2"], ["3"]])
+        self.assertTrue(self.kept)
+        self.assertEqual(self.again().status, 204)
+        self.publish("4")
+        self.assertEqual(self.values(self.again()), ["4"])
+
+    def test_type_that_is_accepted(self) -> None:
+        """The payload alone, each time."""
+        self.publish("1", "2", "3")
+        self.assertEqual([self.again(OCTETS).body for _ in range(3)], [b"1", b"2", b"3"])
+
+    def test_broken_connection(self) -> None:
+        """An answer that was given at once and not wholly handed over comes again."""
+        self.publish("1", "2")
+        self.again()
+        lost = self.again()
+        assert lost.answer is not None
+        self.assertEqual(self.values(lost), ["2"])
+        self.publish("3")
+        self.assertEqual(self.values(self.sub(handed=3)), ["3"])
+        self.assertEqual(self.values(self.again()), ["3"])
+
+    def test_key_that_ended(self) -> None:
+        """A key that was replaced, or whose time is over, opens nothing any more: 401 with the challenge, and no message is lost."""
+        self.publish("1", "2", "3")
+        self.again()
+        self.wait(self.registrar.rotate("shop", "subkey", 60, "test", None))
+        self.assertEqual(self.values(self.again()), ["2"])
+        self.clock.advance(60_000)
+        refused = self.again()
+        self.assertEqual((refused.status, refused.header("www-authenticate")), (401, BASIC_OR_BEARER))
+
+    def test_binding_that_went(self) -> None:
+        """403 as soon as it is revoked."""
+        self.publish("1", "2", "3")
+        self.again()
+        self.wait(self.registrar.delete_binding("shop", "orders", "test", None))
+        self.assertEqual(self.again().status, 403)
+
+    def test_what_is_wrong(self) -> None:
+        """A head that is refused is refused again, and nothing is kept of it."""
+        for query in ("batchSize=0", "batchSize=x", "nonsense=1"):
+            self.assertEqual([self.again(query=query).status for _ in range(2)], [400, 400])
+        self.assertEqual(self.again(("accept", "text/html")).status, 406)
+        self.assertNotIn("sub", self.kept)

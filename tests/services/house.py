@@ -85,6 +85,7 @@ class SubscriberTestCase(SynchronousTestCase):
         former._sweeping.cancel()
         former._renewal.stop()
         former._shop.alarms.stop()
+        former._shop.patience.stop()
         former._shop.burials.stop()
         former._whereabouts.stop()
         for group in list(former._live.values()):

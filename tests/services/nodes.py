@@ -229,6 +229,7 @@ class NodesCase(SynchronousTestCase):
             subscriber._sweeping.cancel()
         subscriber._renewal.stop()
         subscriber._shop.alarms.stop()
+        subscriber._shop.patience.stop()
         subscriber._shop.burials.stop()
         subscriber._whereabouts.stop()
         subscriber._readback.stop()
