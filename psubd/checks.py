@@ -23,22 +23,26 @@ PATIENCE_S = 10
 async def check(config: Config, reactor: Any, out: TextIO) -> bool:
     """Try what the configuration points at, and say what was found, a line each. Opens no port.
 
-    A state folder on which no psubd ran yet stays as it is: registry and storage are tried in a temporary one.
+    A state folder on which no psubd ran yet stays as it is: registry and storage are tried in a temporary one, and so they are for several workers,
+    which have folders of their own in it.
 
     :returns: whether psubd would start, as far as can be told.
     """
     folder = StateFolder(config.state)
     found = [f"settings: no mistake; data port {', '.join(config.listen)}, manager port {', '.join(config.manager)}, mode {config.mode}"]
+    found += workers(config)
     mistakes: list[str] = []
     try:
         if folder.used():
             folder.open()
             found.append(f"state: {folder.path}: can be written")
-            await try_parts(config, folder.path, reactor, found, mistakes)
         else:
             refusal = folder.refusal()
             mistakes += [refusal] if refusal else []
             found += [] if refusal else [f"state: {folder.path}: can be written; no psubd has run on it yet"]
+        if folder.used() and config.workers == 1:
+            await try_parts(config, folder.path, reactor, found, mistakes)
+        else:
             with TemporaryDirectory(prefix="psubd-check-") as path:
                 await try_parts(config, path, reactor, found, mistakes)
     except FolderInUse as used:
@@ -51,6 +55,15 @@ async def check(config: Config, reactor: Any, out: TextIO) -> bool:
     for line in (*found, *mistakes):
         print(f"psubd: {line}", file=out)
     return not mistakes
+
+
+def workers(config: Config) -> list[str]:
+    """Where each of several workers is reached beside the data port."""
+    if config.workers == 1:
+        return []
+    crew = map(config.crew.worker, range(config.workers))
+    ports = (f"{', '.join(worker.manager)} and {', '.join(worker.peer)}" for worker in crew)
+    return [f"workers: {config.workers} share the data port; their manager and peer ports are {'; '.join(ports)}"]
 
 
 async def try_parts(config: Config, state: str, reactor: Any, found: list[str], mistakes: list[str]) -> None:

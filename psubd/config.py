@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from psubd.crew import Crew, Spot, Worker
 from psubd.errors import ConfigError
 from psubd.interfaces import IRegistryFactory, IStorageFactory
 
@@ -29,6 +30,9 @@ SECRET_NAME = re.compile(r"pass|secret|token|credential|private|sasl|auth", re.I
 """Names of table settings and URL parameters whose values are never shown."""
 
 HIDDEN = "***"
+
+WORKER = "PSUBD_WORKER"
+"""The environment's variable by which a process that psubd starts is told its `Worker`, as JSON. Nobody else sets it."""
 
 
 class PeerTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +51,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting with its default. Names that end in ``_ms`` are milliseconds, in ``_bytes`` bytes. The reasons are in etc/psubd.toml.
 
     ``storage`` and ``registry`` are URLs; ``storage_tables`` and ``registry_tables`` the file's ``[storage.<scheme>]`` tables, which the scheme's
-    plugin judges. ``admin_token`` comes from the environment only.
+    plugin judges. ``admin_token`` comes from the environment only, and ``worker`` from the process that started this one.
     """
 
     state: str = DEFAULT_STATE
@@ -78,6 +82,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     storage_tables: Table = {}
     registry_tables: Table = {}
     admin_token: str | None = None
+    worker: Worker | None = None
+
+    @property
+    def folder(self) -> str:
+        """The state folder that was named: of all workers, where there are several."""
+        return self.state if self.worker is None else self.worker.folder
+
+    @property
+    def crew(self) -> Crew:
+        """The workers that this asks for."""
+        return Crew(self.workers, self.state, self.listen, self.manager, self.peer, self.peer_address)
+
+    def of(self, worker: Worker) -> "Config":
+        """The settings of that worker. What is done once for all is the first one's."""
+        own = {name: getattr(worker, name) for name in ("state", "listen", "manager", "peer", "peer_address")}
+        return msgspec.structs.replace(self, worker=worker, demo=self.demo and worker.number == 0, **own)
 
     def view(self) -> dict[str, Any]:
         """All settings as JSON values, without a credential: for the status page, ``--check`` and the log."""
@@ -92,7 +112,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return f"Config({self.view()!r})"
 
 
-NAMES = tuple(field.name for field in msgspec.structs.fields(Config) if field.name not in ("storage_tables", "registry_tables", "admin_token"))
+NO_SETTINGS = ("storage_tables", "registry_tables", "admin_token", "worker")
+
+NAMES = tuple(field.name for field in msgspec.structs.fields(Config) if field.name not in NO_SETTINGS)
 """The settings by name, in the order of etc/psubd.toml."""
 
 URLS = ("storage", "registry")
@@ -136,7 +158,7 @@ def load(
     mistakes = gathered.mistakes + Judge(config, gathered.origins, schemes, parse_endpoint, judge_peers).mistakes()
     if mistakes:
         raise ConfigError(mistakes)
-    return config
+    return config.of(gathered.worker) if gathered.worker is not None else config
 
 
 class Gathered:
@@ -146,6 +168,7 @@ class Gathered:
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
         self.mistakes: list[str] = []
+        self.worker: Worker | None = None
 
     def config(self) -> Config:
         """What was gathered over the defaults; paths are made absolute, since a daemon changes its folder."""
@@ -197,16 +220,25 @@ class Gathered:
         self.values[f"{name}_tables"] = tables
 
     def environment(self, environ: Mapping[str, str]) -> None:
-        """``PSUBD_STORAGE``, ``PSUBD_REGISTRY`` (URLs, which may carry credentials) and ``PSUBD_ADMIN_TOKEN``."""
+        """``PSUBD_STORAGE``, ``PSUBD_REGISTRY`` (URLs, which may carry credentials) and ``PSUBD_ADMIN_TOKEN``; what a worker is told."""
         for name in URLS:
             variable = f"PSUBD_{name.upper()}"
             if variable in environ:
                 self.put(name, environ[variable], variable)
+        if WORKER in environ:
+            self.told(environ[WORKER])
         token = environ.get("PSUBD_ADMIN_TOKEN")
         if token is not None:
             self.values["admin_token"] = token
             if re.fullmatch(r"[!-~]{16,200}", token) is None:
                 self.mistakes.append("PSUBD_ADMIN_TOKEN: write 16 to 200 printable ASCII characters without blanks, or leave it unset")
+
+    def told(self, text: str) -> None:
+        """What the process that started this one says."""
+        try:
+            self.worker = msgspec.json.decode(text, type=Worker)
+        except msgspec.DecodeError:
+            self.mistakes.append(f"{WORKER}: psubd sets it for its workers, and nobody else; leave it unset")
 
     def command_line(self, argv: Mapping[str, Any]) -> None:
         """The settings that the command line names."""
@@ -241,7 +273,7 @@ class Judge:
             *self.together(),
             *(mistake for name in ("listen", "manager", "peer") for mistake in self.endpoints(name)),
             *self.manager_exposure(),
-            *self.one_process(),
+            *self.processes(),
             *self.nodes(),
         ]
 
@@ -300,9 +332,18 @@ class Judge:
             if Listener.of(description).exposed
         ]
 
-    def one_process(self) -> list[str]:
-        """What only many processes have."""
-        return [] if self.config.workers == 1 else [f"{self.origin('workers')}: this version serves with one process; write 1"]
+    def processes(self) -> list[str]:
+        """Several processes are several nodes, and have ports enough."""
+        registry, config = self.schemes.registries.get(scheme_of(self.config.registry)), self.config
+        if config.workers == 1 or registry is None:
+            return []
+        if not registry.shared:
+            return [
+                f"{self.origin('workers')}: the registry {registry.scheme}: is of one process, and so is an embedded storage; write 1, "
+                "or have each worker be a node: --registry zk://..., a storage that nodes share (kafka://...), and --peer"
+            ]
+        found = (mistake.partition(": ") for mistake in config.crew.mistakes())
+        return [f"{self.origin(name)}: {text}" for name, _, text in found]
 
     def nodes(self) -> list[str]:
         """One node has no peers; many nodes reach each other, and no stranger does."""
@@ -332,19 +373,8 @@ class Listener(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, description: str) -> "Listener":
-        parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description)]
-        while parts[0] == "haproxy":
-            parts = parts[1:] or [""]
-        kind, rest = parts[0], parts[1:]
-        named = dict(part.split("=", 1) for part in rest if "=" in part)
-        positional = [part for part in rest if "=" not in part]
-        port = named.get("port", positional[0] if positional else "")
-        interface = named.get("interface", positional[1] if len(positional) > 1 else "")
-        over_ip = kind in ("tcp", "tcp6", "ssl")
-        return cls(
-            port=int(port) if over_ip and port.isdecimal() else None,
-            exposed=kind not in ("ssl", "unix") and not loopback(interface),
-        )
+        spot = Spot.of(description)
+        return cls(port=spot.port, exposed=spot.kind not in ("ssl", "unix") and not loopback(spot.interface))
 
 
 def loopback(interface: str) -> bool:

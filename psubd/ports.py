@@ -9,10 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.tcp import makeBinding
 
 from psubd.errors import ConfigError
 
@@ -38,6 +40,67 @@ async def listen(reactor: Any, setting: str, description: str, factory: IProtoco
     except OSError as refused:
         raise ConfigError([f"{setting}: {description!r}: cannot listen: {refused.strerror or refused}"]) from None
     return port
+
+
+class Sharing:
+    """The reactor, for endpoints whose TCP ports other processes of this user listen on too: the kernel gives each connection to one of them."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> IListeningPort:
+        made: IListeningPort = self._reactor.listenTCP(shared(interface, port), factory, backlog, interface)
+        return made
+
+    def listenSSL(self, port: int, factory: IProtocolFactory, contextFactory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
+        made: IListeningPort = self._reactor.listenSSL(shared(interface, port), factory, contextFactory, backlog, interface)
+        return made
+
+
+def shared(interface: str, port: int) -> Any:
+    """What Twisted's reactors take as a port: this one, with SO_REUSEPORT."""
+    return makeBinding(interface, port, reuseAddress=True, reusePort=True)
+
+
+class Claims:
+    """Stands where an endpoint expects a reactor, and listens on nothing: a port that is opened is bound, for processes that share it. Until `close`
+    it has one number for all of them, also where any was asked for, and nobody else gets it while none of them listens.
+
+    A port on which somebody listens, sharing or not, is refused: two psubd that shared one would each take half of the other's requests.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> "Claim":
+        handle = socket.socket(socket.AF_INET6 if isIPv6Address(interface) else socket.AF_INET)
+        self._held.append(handle)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        handle.bind((interface, port))
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # now, not before: it would have bound beside one who shares
+        return Claim(handle)
+
+    def listenSSL(self, port: int, factory: IProtocolFactory, contextFactory: Any, backlog: int = 50, interface: str = "") -> "Claim":
+        return self.listenTCP(port, factory, backlog, interface)
+
+    def close(self) -> None:
+        """Others may have the ports."""
+        while self._held:
+            self._held.pop().close()
+
+
+class Claim:
+    """A port that is bound; see `place`."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        host, number = handle.getsockname()[:2]
+        self._address = (IPv6Address if handle.family == socket.AF_INET6 else IPv4Address)("TCP", host, number)
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return self._address
 
 
 class Instruction(ctypes.Structure):

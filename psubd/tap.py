@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from psubd import compose
+from psubd import compose, worker, workers
 from psubd.checks import check
 from psubd.config import Config, load
 from psubd.daemon import Daemon
@@ -34,7 +34,7 @@ class Options(usage.Options):
         ["registry", None, None, "URL of the registry, see below [default: sqlite:]"],
         ["peer-address", None, None, "host:port where other nodes reach the peer port [default: the interface that --peer names]"],
         ["mode", None, None, "pubsub, pub (no subscribing) or sub (no publishing) [default: pubsub]"],
-        ["workers", None, None, "Processes that share the data port; this version: 1 [default: 1]"],
+        ["workers", None, None, "Processes that share the data port, each a node: for a registry of many nodes [default: 1]"],
         ["config", None, None, "TOML file with the same settings, and those that have no option; the command line wins"],
     ]
     optFlags = [
@@ -45,6 +45,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.repeated: dict[str, list[str]] = {}
+        self.words: Sequence[str] = ()
 
     def getUsage(self, width: int | None = None) -> str:
         """As twisted's, and the URL schemes of the plugins that were found."""
@@ -75,6 +76,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """As twisted's, but mistakes are told plainly."""
+        self.words = list(options or ())
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as refused:
@@ -117,6 +119,16 @@ class Options(usage.Options):
             values["demo"] = True
         return values
 
+    def paths(self) -> dict[str, str]:
+        """Options that name files, for a process that is in another folder."""
+        paths = {"state": self.settings.state}
+        return {**paths, "config": os.path.abspath(self["config"])} if self["config"] else paths
+
+    def reactor(self) -> str | None:
+        """The name of the reactor that twistd was given."""
+        name: str | None = self.parent.get("reactor") if self.parent is not None else None
+        return name
+
 
 def lines_of(factories: Any) -> list[str]:
     """One line of --help for each plugin."""
@@ -135,4 +147,10 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # as above
 
     steady(reactor)
-    return Daemon(options.settings, reactor)
+    settings = options.settings
+    if settings.worker is not None:
+        worker.follow(reactor)
+        return Daemon(settings, reactor, speaker=worker.speaker())
+    if settings.workers > 1:
+        return workers.Supervisor(settings, reactor, workers.command(options.words, options.paths(), options.reactor()))
+    return Daemon(settings, reactor)

@@ -23,7 +23,7 @@ from psubd.config import Config, Listener, PeerJudge, Schemes, load, redact
 from psubd.errors import ConfigError
 from psubd.interfaces import IRegistryFactory, IStorageFactory
 from psubd.registry.zookeeper.settings import ZooKeeperSettings
-from psubd.storage.kafka.settings import KafkaSettings
+from psubd.storage.kafka.settings import KafkaSettings, RdKafkaSettings
 from psubd.storage.memory import MemorySettings
 from psubd.storage.sqlite.settings import SqliteSettings
 
@@ -168,9 +168,36 @@ class MistakesTests(ConfigCase):
         refused = self.assertRaises(ConfigError, load, {}, "/no/such", {}, SCHEMES, lambda text: None)
         self.assertEqual(refused.mistakes, ["--config /no/such: cannot be read: No such file or directory"])
 
+    MANY = {"registry": "common:", "storage": "common:", "peer": ["tcp:9192:interface=127.0.0.1"]}
+
     def test_workers(self) -> None:
-        """This version serves with one process."""
-        self.assertEqual(self.mistakes(workers="2"), ["--workers: this version serves with one process; write 1"])
+        """Several are several nodes: with a registry of one node they are refused, with what to do."""
+        (line,) = self.mistakes(workers="2")
+        self.assertTrue(line.startswith("--workers: the registry sqlite: is of one process, and so is an embedded storage; write 1, or"), line)
+        self.assertEqual(self.load(workers="2", **self.MANY).workers, 2)
+        self.assertEqual(self.load(workers="1").workers, 1)
+
+    def test_ports_of_workers(self) -> None:
+        """Endpoints that cannot be shared or counted from, ports that would meet and ports that are none: each is told under its own name."""
+        found = self.mistakes('manager = ["unix:/run/m"]\n', workers="2", listen=["unix:/run/d", "haproxy:unix:/run/e"], **self.MANY)
+        whose = ["--listen: 'unix:/run/d': the", "--listen: 'haproxy:unix:/run/e': the", "FILE: manager: 'unix:/run/m': each"]
+        self.assertEqual([line.partition(" worker")[0] for line in found], whose)
+        (line,) = self.mistakes("workers = 3\n", manager=["tcp:9190:interface=127.0.0.1"], **self.MANY)
+        self.assertTrue(line.startswith("FILE: workers: the manager port of worker 2 would be 9192, which is the peer port of worker 0 too"), line)
+        (line,) = self.mistakes(workers="2", manager=["tcp:65535:interface=127.0.0.1"], **self.MANY)
+        self.assertTrue(line.startswith("--workers: the manager port of worker 1 would be 65536"), line)
+
+    def test_a_worker(self) -> None:
+        """What the process that started it says wins over what was given, but for what is judged; the demonstration is the first one's."""
+        given = self.load(workers="2", demo=True, **self.MANY)
+        for number in range(2):
+            told = given.crew.worker(number, ["tcp:4711"])
+            got = self.load(environ={config.WORKER: msgspec.json.encode(told).decode()}, workers="2", demo=True, **self.MANY)
+            self.assertEqual((got.worker, got.listen, got.peer, got.state), (told, ("tcp:4711",), told.peer, f"{given.state}/worker-{number}"))
+            self.assertEqual((got.folder, got.demo), (given.state, number == 0))
+        for nonsense in ("1", "{", '{"number": 1}'):
+            (line,) = self.mistakes(environ={config.WORKER: nonsense})
+            self.assertTrue(line.startswith("PSUBD_WORKER: psubd sets it"), line)
 
     def test_peers(self) -> None:
         """Peers are of a registry of many nodes."""
@@ -316,12 +343,14 @@ class FileTests(SynchronousTestCase):
     def test_without_a_default(self) -> None:
         """So is every one of Kafka's and ZooKeeper's that has a default; those that have none are named in its comments: TOML cannot say nothing."""
         for kind, scheme, default, end in (
-            ("storage", "kafka", KafkaSettings(), "[registry]"),
+            ("storage", "kafka", KafkaSettings(), "[storage.rdkafka]"),
+            ("storage", "rdkafka", RdKafkaSettings(), "[registry]"),
             ("registry", "zk", ZooKeeperSettings(), "[peer_tls]"),
         ):
             settings = msgspec.structs.asdict(default)
             self.assertEqual(self.tree[kind][scheme], {name: value for name, value in settings.items() if value is not None})
-            table = self.PATH.read_text().partition(f"[{kind}.{scheme}]")[2].partition(end)[0]
+            before, _, behind = self.PATH.read_text().partition(f"[{kind}.{scheme}]")
+            table = before.rpartition("\n\n")[2] + behind.partition(end)[0]
             comments = " ".join(line for line in table.splitlines() if line.startswith("#"))
             self.assertEqual([name for name, value in settings.items() if value is None and not re.search(rf"\b{name}\b", comments)], [])
 

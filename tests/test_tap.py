@@ -4,13 +4,17 @@ import io
 import os
 from unittest import mock
 
+import msgspec
 from twisted.application.service import IService
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from psubd import compose, tap
+from psubd.config import WORKER
+from psubd.daemon import Daemon
 from psubd.errors import ConfigError
+from psubd.workers import Supervisor
 
 
 class OptionsTests(SynchronousTestCase):
@@ -77,3 +81,22 @@ class ServiceTests(SynchronousTestCase):
         service = tap.makeService(options)
         self.assertTrue(verifyObject(IService, service))
         self.assertFalse(service.running)
+
+    def test_workers(self) -> None:
+        """Several workers: what is started starts them; one of them is a daemon, that follows the one that started it."""
+        common = ["--state", "/nowhere/at/all", "--registry=zk://127.0.0.1:1", "--storage=kafka://127.0.0.1:1", "--peer=tcp:0:interface=127.0.0.1"]
+        options = tap.Options()
+        options.parseOptions([*common, "--workers=2", "--config", os.devnull])
+        service = tap.makeService(options)
+        self.assertIsInstance(service, Supervisor)
+        self.assertFalse(service.running)
+        ours = service.command[service.command.index("psubd") + 1 :]
+        self.assertEqual(ours, [*common, "--workers=2", "--config", os.devnull, "--state", "/nowhere/at/all", "--config", os.devnull])
+        told = msgspec.json.encode(options.settings.crew.worker(1)).decode()
+        with mock.patch.dict(os.environ, {WORKER: told}), mock.patch("psubd.worker.follow") as follow:
+            options = tap.Options()
+            options.parseOptions(ours)
+            service = tap.makeService(options)
+        self.assertIsInstance(service, Daemon)
+        self.assertEqual(service.folder.path, "/nowhere/at/all/worker-1")
+        self.assertEqual(follow.call_count, 1)

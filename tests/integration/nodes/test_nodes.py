@@ -313,7 +313,7 @@ class CheckTests(NodesCase):
             "psubd: --storage: each node would have a log of its own",
             "psubd: --peer: 'tcp:9092' takes nodes of other hosts in the clear",
             "psubd: peer_address: 'tcp:9092' names no interface",
-            "psubd: --workers: this version serves with one process",
+            "psubd: --workers: the manager port of worker 1 would be 9092, which is the peer port of worker 0 too",
         ):
             self.assertIn(line, said)
         self.assertNotIn("hunter2", said)
