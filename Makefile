@@ -7,6 +7,9 @@
 #   make test        all tests, the failure stories short
 #   make test-long   all tests, the failure stories at full length
 #   make check       style, types, the rooms' borders, the wheel, the man pages, the unit tests under trial
+#   make bench       every figure of docs/benchmarks.md beside its floor, here (needs wrk; Java and Maven for Kafka): 20 minutes.
+#                    A quick look: make bench ROUNDS=1 ROWS=publish-sqlite-128. Beside another proxy: PEERS="kafka-pixy=http://127.0.0.1:19092"
+#   make bench-profile  where the time of a publish and of a subscribe goes, by function
 #   make docs        man/psubd.toml.5 and docs/configuration.md, from etc/psubd.toml
 #   make lock        the versions in requirements*.lock, anew
 
@@ -15,9 +18,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STATE ?= psubd-state
+ROUNDS ?= 5
+SECONDS_EACH ?= 1
+ROWS ?=
+PEERS ?=
+KAFKA ?=
 
 .DELETE_ON_ERROR:
-.PHONY: run kafka zookeeper cluster test test-long check check-wheel check-man check-trial docs lock clean
+.PHONY: run kafka zookeeper cluster test test-long bench bench-profile check check-wheel check-man check-trial docs lock clean
 
 $(VENV)/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -49,12 +57,18 @@ zookeeper: $(VENV)/run.stamp
 cluster: $(VENV)/run.stamp
 	@$(BIN)/python -m psubd.testing.cluster
 
-# two at a time, a file's tests in one process, since they share servers: most of them wait more than they work
+# three at a time, a file's tests in one process, since they share servers: most of them wait more than they work
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-long: $(VENV)/dev.stamp
-	PSUBD_LONG=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	PSUBD_LONG=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench --rounds $(ROUNDS) --seconds $(SECONDS_EACH) --rows '$(ROWS)' $(addprefix --peer ,$(PEERS)) $(addprefix --kafka ,$(KAFKA))
+
+bench-profile: $(VENV)/dev.stamp
+	@$(BIN)/python -m bench.profiles --rows '$(ROWS)'
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
