@@ -131,7 +131,7 @@ class ManyNodesTests(SynchronousTestCase):
 
 
 class MetricsTests(SynchronousTestCase):
-    SETTINGS: tuple[dict[str, Any], ...] = ({}, ManyNodesTests.SETTINGS, {"storage": "memory:"})
+    SETTINGS: tuple[dict[str, Any], ...] = ({}, ManyNodesTests.SETTINGS, {"storage": "memory:"}, {"storage": "kafka://127.0.0.1:1"})
 
     def test_documented(self) -> None:
         """Every metric of psubd's is in the handbook by its name, and no other."""

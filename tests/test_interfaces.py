@@ -48,8 +48,8 @@ from psubd.testing.clock import FakeClock
 from psubd.testing.exchange import FakeExchange
 from psubd.testing.membership import MemoryMembership
 from psubd.testing.registry import MemoryRegistry
+from psubd.wire.exchange import Exchange
 from psubd.wire.outlet import Outlet
-from psubd.wire.request import Exchange
 from psubd.wire.site import Site
 
 PROVIDERS: list[tuple[type[Interface], type]] = [

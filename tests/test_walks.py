@@ -71,7 +71,9 @@ class WalkCase(SynchronousTestCase):
 
     def publish(self, body: bytes) -> Response:
         credentials = (f"pubkey: {self.keys['pubkey']}", f"secret: {self.keys['secret']}")
-        return Peer(self.data).send(post(body, "/v1/pub/orders", *credentials)).response()
+        peer = Peer(self.data).send(post(body, "/v1/pub/orders", *credentials))
+        self.clock.advance(0)  # the storage answers what was posted in its next turn
+        return peer.response()
 
     def ask(self, query: str = "timeout=1000") -> Peer:
         """A poll of the application's group, on a connection of its own."""

@@ -24,6 +24,7 @@ class MemoryCase(SynchronousTestCase):
     def wait(self, deferred: "Deferred[Any]") -> Any:
         results: list[Any] = []
         deferred.addBoth(results.append)
+        self.clock.advance(0)  # what was posted is told in the next turn
         self.assertEqual(1, len(results), "it has not fired")
         if isinstance(results[0], Failure):
             results[0].raiseException()

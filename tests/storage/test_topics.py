@@ -2,7 +2,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.errors import BadBody, BadHeader, TooLarge
 from psubd.model import Record, TopicSpec
-from psubd.storage.topics import MAX_PARTITIONS, Rules, configured, grown, record_size, stored
+from psubd.storage.topics import MAX_PARTITIONS, Rules, configured, grown, stored
 
 NOW = 1_700_000_000_000
 
@@ -59,20 +59,20 @@ class RulesTests(SynchronousTestCase):
     def test_size_counts_all_of_the_payload(self) -> None:
         """Value, key, header names and values; exactly at the limit is taken, one byte more is not."""
         record = Record("t", b"v" * 60, b"k" * 20, (("ab", b"c" * 10), ("n" * 8, None)))
-        self.assertEqual(100, record_size(record))
-        self.assertIsNone(Rules(stored(TopicSpec("t", max_message_bytes=100))).refusal(record, NOW, NOW))
-        refusal = Rules(stored(TopicSpec("t", max_message_bytes=99))).refusal(record, NOW, NOW)
+        self.assertEqual(100, record.size)
+        self.assertIsNone(Rules(stored(TopicSpec("t", max_message_bytes=100))).refusal(record, record.size, NOW, NOW))
+        refusal = Rules(stored(TopicSpec("t", max_message_bytes=99))).refusal(record, record.size, NOW, NOW)
         self.assertIsInstance(refusal, TooLarge)
 
     def test_timestamps_have_two_bounds(self) -> None:
         """An hour ahead and no further; back as far as message.timestamp.before.max.ms says."""
         rules = Rules(stored(TopicSpec("t", config={"message.timestamp.before.max.ms": "1000"})))
         record = Record("t", b"")
-        taken = {shift: rules.refusal(record, NOW + shift, NOW) is None for shift in (3_600_000, 3_600_001, -1000, -1001)}
+        taken = {shift: rules.refusal(record, record.size, NOW + shift, NOW) is None for shift in (3_600_000, 3_600_001, -1000, -1001)}
         self.assertEqual({3_600_000: True, 3_600_001: False, -1000: True, -1001: False}, taken)
 
     def test_no_timestamp_is_beyond_what_can_be_kept(self) -> None:
         """Even with the bound set to the greatest number, a timestamp below 0 or beyond 63 bits is refused."""
         rules = Rules(stored(TopicSpec("t", config={"message.timestamp.after.max.ms": str(2**63 - 1)})))
         for timestamp in (-1, 2**63):
-            self.assertIsInstance(rules.refusal(Record("t", b""), timestamp, NOW), BadHeader)
+            self.assertIsInstance(rules.refusal(Record("t", b""), 0, timestamp, NOW), BadHeader)
