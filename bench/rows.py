@@ -1,4 +1,4 @@
-"""What is measured: each row with the ways to drive it, its floor, and the target that issue 7 sets."""
+"""What is measured: each row with the ways to drive it, its floor, and its target."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
