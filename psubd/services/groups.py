@@ -118,8 +118,7 @@ class LiveGroup:
             hand = self._dealer.serve(ask, bindings)
             if hand is not None:
                 self.used_ms = hand.now
-                handout = self._handout(hand)
-                delivery = Delivery(hand.messages(), handout.settle, stands=handout.stands)
+                delivery = self._deliver(hand)
                 self._read_on(hand)
         finally:
             self._serving = False
@@ -339,16 +338,14 @@ class LiveGroup:
     # --- giving ---
 
     def _grant(self, hand: Hand, poll: WaitingPoll) -> None:
-        handout = self._handout(hand)
-        if poll.over:  # cancelled by what the answer before it set off
-            handout.settle(0)
+        try:
+            delivery = self._deliver(hand)
+        except Exception:  # noqa: BLE001 - a bug of ours in one answer must not keep the others from theirs
+            log.failure("{group}: an answer could not be made", group=self.name)
+            poll.fail(Internal("the answer could not be made; see the log"))
         else:
-            try:
-                delivery = Delivery(hand.messages(), handout.settle, stands=handout.stands)
-            except Exception:  # noqa: BLE001 - a bug of ours in one answer must not keep the others from theirs
-                log.failure("{group}: an answer could not be made", group=self.name)
-                poll.fail(Internal("the answer could not be made; see the log"))
-                handout.settle(0)
+            if poll.over:  # cancelled by what the answer before it set off
+                delivery.settle(0)
             else:
                 poll.answer(delivery)
         self._read_on(hand)
@@ -362,9 +359,15 @@ class LiveGroup:
         at = channel.at
         return Delivery((Delivered(at.topic, at.partition, lease.messages[0], lease.attempt),), handout.settle, None, handout.stands)
 
-    def _handout(self, hand: Hand) -> Handout:
+    def _deliver(self, hand: Hand) -> Delivery:
+        """What a hand was given, as an answer. Whatever fails here gives all of it back."""
+        handout = Handout(hand.taken, self.tenure, self._clock, self._settled)
         self.out += 1
-        return Handout(hand.taken, self.tenure, self._clock, self._settled)
+        try:
+            return Delivery(hand.messages(), handout.settle, stands=handout.stands)
+        except BaseException:
+            handout.settle(0)
+            raise
 
     def _read_on(self, hand: Hand) -> None:
         """What was taken has to be replaced, and, where it was tried before, to be committed."""

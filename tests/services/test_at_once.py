@@ -1,10 +1,13 @@
 """What is at hand, given without a Deferred: the same messages that a poll would get, and never before somebody who waits for them."""
 
+from unittest import mock
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psubd.model import Poll, Rate
 from psubd.services.channels import FIRST_RECORDS, PORTION_RECORDS
+from psubd.services.handouts import Hand
 from tests.services.house import SubscriberTestCase, places
 
 
@@ -34,6 +37,17 @@ class AtOnceTests(AtOnceCase):
         self.at_once(batch=2).settle(1)
         delivery = self.at_once()
         self.assertEqual((places(delivery), delivery.messages[0].attempt), ([("orders", 0, 1)], 1))
+
+    def test_cannot_be_made(self):
+        """An answer that a bug of ours keeps from being made gives all its messages back: they come again, first, as the same attempt."""
+
+        def broken(hand):
+            raise RuntimeError("a bug")
+
+        with mock.patch.object(Hand, "messages", broken):
+            self.assertRaises(RuntimeError, self.at_once, batch=2)
+        delivery = self.at_once(batch=2)
+        self.assertEqual((places(delivery), delivery.messages[0].attempt), ([("orders", 0, 1), ("orders", 0, 2)], 1))
 
     def test_explicit(self):
         """A message that is leased has its token, and counts as leased until that is shown."""
