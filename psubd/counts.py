@@ -50,6 +50,16 @@ class Spread:
         self.buckets[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each; in few steps where all fall into one bucket, as those do that ended together. One at least."""
+        self.total += sum(values)
+        least, most = bisect_left(self.bounds, min(values)), bisect_left(self.bounds, max(values))
+        if least == most:
+            self.buckets[least] += len(values)
+        else:
+            for value in values:
+                self.buckets[bisect_left(self.bounds, value)] += 1
+
 
 Child = TypeVar("Child", Count, Spread)
 

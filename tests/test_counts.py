@@ -43,6 +43,16 @@ class CountsTests(SynchronousTestCase):
         spreads.labels("b")
         self.assertEqual(told(self.ours), told(self.theirs))
 
+    def test_many_values(self) -> None:
+        """Many at once count as each by itself, in one bucket or in several."""
+        for values in ((0.5,), (0.0011, 0.0012), (0.001, 0.5, 1, 3, 60, 61)):
+            together, single = (Spreads("psubd_seconds", "How long.", [], None, bounds=BOUNDS).labels() for _ in range(2))
+            together.observe_all(values)
+            for value in values:
+                single.observe(value)
+            self.assertEqual(together.buckets, single.buckets)
+            self.assertAlmostEqual(together.total, single.total)
+
     def test_without_labels(self) -> None:
         """What has no labels is there from the start, at nothing."""
         Counts("psubd_a", "A.", [], self.ours)

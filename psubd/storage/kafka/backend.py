@@ -168,7 +168,6 @@ class KafkaStorage:
 
     def start(self) -> "Deferred[None]":
         drivers.listen("kafka")
-        drivers.listen("librdkafka")
         self._client = self._new_client()
         started: Deferred[None] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._client.start)
         return started.addCallback(lambda _: self._started())
@@ -360,7 +359,7 @@ class KafkaStorage:
                 shelf = self._shelves.get(each.topic, each.partition)
                 if shelf is not None and each.base + len(entries) > shelf.written:
                     shelf.written = each.base + len(entries)
-            seconds.observe([entry.deadline - begun for entry in entries])
+            seconds.observe_all([entry.deadline - begun for entry in entries])
             for entry, result in each.results():
                 try:
                     entry.told(result)

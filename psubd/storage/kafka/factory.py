@@ -19,9 +19,10 @@ class KafkaFactory:
     scheme = kafka_settings.SCHEME
     usage = "kafka://host:port,host:port  a Kafka cluster, through kafka-python"
     shared = True
+    convert: Callable[[Mapping[str, Any]], kafka_settings.KafkaSettings] = staticmethod(kafka_settings.convert)
 
     def check(self, url: str, settings: Mapping[str, Any]) -> list[str]:
-        return [*self._absent(), *checked(url, settings, self.scheme, kafka_settings.convert)]
+        return [*self._absent(), *checked(url, settings, self.scheme, self.convert)]
 
     def _absent(self) -> list[str]:
         """What is not installed."""
@@ -42,9 +43,7 @@ class RdKafkaFactory(KafkaFactory):
 
     scheme = kafka_settings.RD_SCHEME
     usage = "rdkafka://host:port,host:port  the same, publishing through librdkafka (needs psubd[rdkafka])"
-
-    def check(self, url: str, settings: Mapping[str, Any]) -> list[str]:
-        return [*self._absent(), *checked(url, settings, self.scheme, kafka_settings.convert_rd)]
+    convert = staticmethod(kafka_settings.convert_rd)
 
     def _absent(self) -> list[str]:
         if find_spec("confluent_kafka") is None:

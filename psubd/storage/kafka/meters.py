@@ -1,38 +1,16 @@
 """What the storage counts."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from psubd.counts import Spread, Spreads
 from psubd.model import Acks
 from psubd.storage.kafka.client import KafkaClient
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
-
-
-class Seconds:
-    """How long things took, in plain numbers: changed on one thread, without a lock for each."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
-
-    def observe(self, each: list[float]) -> None:
-        self.total += sum(each)
-        least, most = bisect_left(BOUNDS, min(each)), bisect_left(BOUNDS, max(each))
-        if least == most:
-            self.counts[least] += len(each)
-        else:
-            for seconds in each:
-                self.counts[bisect_left(BOUNDS, seconds)] += 1
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """As Prometheus has them: each with all below it."""
-        return list(zip((*(str(float(bound)) for bound in BOUNDS), "+Inf"), accumulate(self.counts), strict=True))
 
 
 class Meters(Collector):
@@ -45,16 +23,13 @@ class Meters(Collector):
     def __init__(self, registry: CollectorRegistry, client: Callable[[], KafkaClient | None]) -> None:
         self._client = client
         self.served = {"shelf": 0, "broker": 0, "end": 0}
-        self.publish_seconds: dict[Acks, Seconds] = {"0": Seconds(), "1": Seconds(), "all": Seconds()}
+        seconds = Spreads("psubd_kafka_publish_seconds", "Seconds from accepting a message to its answer.", ["acks"], registry, bounds=BOUNDS)
+        self.publish_seconds: dict[Acks, Spread] = {"0": seconds.labels("0"), "1": seconds.labels("1"), "all": seconds.labels("all")}
         self.failures = {"commit": 0, "read": 0}
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
         client = self._client()
-        seconds = HistogramMetricFamily("psubd_kafka_publish_seconds", "Seconds from accepting a message to its answer.", labels=["acks"])
-        for acks, each in self.publish_seconds.items():
-            seconds.add_metric([acks], each.buckets(), each.total)
-        yield seconds
         yield from self._publishing(client)
         reads = CounterMetricFamily("psubd_kafka_reads", "Reads, by what served them: memory, a broker, or the known end.", labels=["by"])
         for by, count in self.served.items():

@@ -6,13 +6,14 @@ from typing import Any
 
 from zope.interface import implementer
 
+from psubd import drivers
 from psubd.interfaces import IStorage
 from psubd.model import Acks
 from psubd.storage.kafka.atlas import Change
 from psubd.storage.kafka.backend import KafkaStorage
 from psubd.storage.kafka.client import KafkaClient, Postbox
 from psubd.storage.kafka.outbox import Outbox, Settled
-from psubd.storage.kafka.rd_outbox import RdOutbox
+from psubd.storage.kafka.rd_outbox import DRIVER, RdOutbox
 from psubd.storage.kafka.settings import RdKafkaSettings, convert_rd
 from psubd.storage.kafka.tail import Round
 
@@ -52,6 +53,7 @@ class RdKafkaStorage(KafkaStorage):
     settings: RdKafkaSettings
 
     def _new_client(self) -> KafkaClient:
+        drivers.listen(DRIVER)
         return RdKafkaClient(self._bootstrap, self.settings, self._heard_of_change, self._heard, self._mailbox.put, self._answer)
 
     def status(self) -> Mapping[str, Any]:
