@@ -1,12 +1,11 @@
 """Bodies of requests."""
 
 import json
-from struct import Struct
 
-FRAME = Struct(">IBiqqqIHHiiI")
-"""docs/http.md, "Binary frames": size, version, partition, offset, timestamp, epoch, attempt, lengths of topic, token, key and value; headers."""
+from psubd.endpoints import frames
+from psubd.model import Delivered, Message
 
-FRAMES = "application/vnd.psubd.frames"
+FRAMES = frames.TYPE
 JSON = "application/json"
 
 VALUE = "x" * 100
@@ -22,6 +21,4 @@ def batch(media: str, records: int, key: str | None = None) -> bytes:
 
 def frame(key: bytes | None, value: bytes) -> bytes:
     """One record to be published."""
-    body = (key or b"") + value
-    length = -1 if key is None else len(key)
-    return FRAME.pack(FRAME.size - 4 + len(body), 1, -1, 0, -1, -1, 0, 0, 0, length, len(value), 0) + body
+    return frames.encode([Delivered("", -1, Message(0, -1, key, value, ()))])

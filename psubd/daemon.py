@@ -7,7 +7,6 @@ opens that when it can serve.
 """
 
 import gc
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -25,14 +24,14 @@ from psubd.compose import Cluster, House, build, schemes, wire_settings
 from psubd.config import Config
 from psubd.demo import FILE, NAME, Demo, curl_lines
 from psubd.entrance import Entrance
-from psubd.errors import ConfigError, RegistryUnavailable, Retryable, StorageTimeout
+from psubd.errors import RegistryUnavailable, Retryable, StorageTimeout
 from psubd.folder import StateFolder
 from psubd.interfaces import IRegistry, Route
 from psubd.model import Token
 from psubd.peers.line import advertised
 from psubd.polling import without_log_context
 from psubd.ports import Reached, Sharing, accept_rest, listen, place, turn_away
-from psubd.process import Ending, end_plainly, raise_open_files, reasons, tell
+from psubd.process import Ending, raise_open_files, reasons, take, tell
 from psubd.services.ownership import MOVING
 from psubd.wire.site import Site
 from psubd.worker import Speaker
@@ -104,22 +103,13 @@ class Daemon(Service):
     # --- start --------------------------------------------------------------------------------------------------------------------
 
     def startService(self) -> None:
-        """Take the folder, and start the parts once the reactor runs.
-
-        :raises ConfigError: the folder cannot be used, which was told. In the background, twistd passes it on to the command that was typed.
-        """
+        """Take the folder, and start the parts once the reactor runs. :raises ConfigError: the folder cannot be used (`psubd.process.take`)."""
         super().startService()  # type: ignore[no-untyped-call]
-        os.umask(0o077)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         without_log_context(self.reactor)
         gc.set_threshold(*COLLECT_AFTER)
         raise_open_files(2 * self.config.max_connections + 1024)
-        try:
-            self.folder.open()
-        except ConfigError as refused:
-            tell(refused.mistakes)
-            end_plainly(refused)
-            raise
+        take(self.folder.open)
         self.reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:

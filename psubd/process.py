@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -54,6 +54,20 @@ def end_plainly(told: Exception) -> None:
             usual(kind, raised, trace)
 
     sys.excepthook = hook
+
+
+def take(open_folder: Callable[[], object]) -> None:
+    """Open the state folder for this process, and write nothing from now on that others may read.
+
+    :raises ConfigError: it cannot be used, which was told. In the background, twistd passes it on to the command that was typed.
+    """
+    os.umask(0o077)
+    try:
+        open_folder()
+    except ConfigError as refused:
+        tell(refused.mistakes)
+        end_plainly(refused)
+        raise
 
 
 def tell(lines: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from psubd.crew import Spot, Worker
 from psubd.errors import ConfigError
 from psubd.folder import FolderInUse, StateFolder
 from psubd.ports import Claims, listen, place
-from psubd.process import Ending, end_plainly, reasons, tell
+from psubd.process import Ending, reasons, take, tell
 from psubd.worker import WORDS, Word
 
 log = Logger()
@@ -66,13 +66,7 @@ class Supervisor(Service):
     def startService(self) -> None:
         """As `psubd.daemon.Daemon.startService`. :raises ConfigError:"""
         super().startService()  # type: ignore[no-untyped-call]
-        os.umask(0o077)
-        try:
-            self.folder.open()
-        except ConfigError as refused:
-            tell(refused.mistakes)
-            end_plainly(refused)
-            raise
+        take(self.folder.open)
         self.reactor.callWhenRunning(lambda: Deferred.fromCoroutine(self._start()))
 
     async def _start(self) -> None:

@@ -11,9 +11,6 @@ from psubd.shown import header_members, member, payload
 
 NO_HEADERS: dict[str, Any] = {}
 
-ENCODE = msgspec.json.Encoder().encode
-"""Each call of `msgspec.json.encode` would make an encoder."""
-
 
 class Read(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of an answer. Every member is always there but the last three, which belong to a group (``attempt``) or to explicit acks."""

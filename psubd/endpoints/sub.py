@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 from psubd import accept
 from psubd.endpoints import asks, frames, media, octets, places
 from psubd.endpoints.acks import unhurt
-from psubd.endpoints.answers import JSON
+from psubd.endpoints.answers import JSON_LINE, encode
 from psubd.endpoints.credentials import Callers, challenged
-from psubd.endpoints.formats import ENCODE, Messages, as_read, json_lines
+from psubd.endpoints.formats import Messages, as_read, json_lines
 from psubd.endpoints.pub import refuse_query
 from psubd.errors import BadBody, BadParameter, NotAcceptable
 from psubd.interfaces import IExchange, ISubscriber
@@ -22,7 +22,7 @@ LINES = "application/x-ndjson"
 OFFERS = ("application/json", LINES, OCTETS, frames.TYPE)
 """What a client gets, the first where it takes all alike."""
 ALWAYS_JSON = OFFERS[:1]
-JSON_LINE, LINES_LINE, FRAMES_LINE = (b"content-type", JSON), (b"content-type", LINES.encode()), (b"content-type", frames.TYPE.encode())
+LINES_LINE, FRAMES_LINE = (b"content-type", LINES.encode()), (b"content-type", frames.TYPE.encode())
 
 Kept = tuple[str, Poll | Replay, str]
 """What follows from the head of a GET: of which application, what is asked for, and the type to answer with."""
@@ -125,7 +125,7 @@ def as_json(delivery: Delivery, place: str | None, verdict: Verdict | None) -> A
     body = Messages(messages, UNSET if place is None else place)
     if verdict is not None:
         body = Messages(messages, UNSET, verdict.count, list(verdict.lost))
-    return settled_whole(Answer(body=ENCODE(body), headers=[JSON_LINE]), delivery)
+    return settled_whole(Answer(body=encode(body), headers=[JSON_LINE]), delivery)
 
 
 def plain(delivery: Delivery, liked: str) -> Answer:

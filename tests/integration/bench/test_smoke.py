@@ -6,7 +6,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.__main__ import main, rows
-from bench.bodies import FRAME, batch
+from bench.bodies import batch
+from psubd.endpoints.frames import FIXED
 from tests.integration.bench.needs import need_wrk
 
 
@@ -48,5 +49,5 @@ class Bodies(SynchronousTestCase):
         records = json.loads(batch("application/json", 100))["records"]
         self.assertEqual((len(records), {record["value"] for record in records}), (100, {"x" * 100}))
         frames = batch("application/vnd.psubd.frames", 100)
-        self.assertEqual(len(frames), 100 * (FRAME.size + 100))
-        self.assertEqual(frames[FRAME.size : FRAME.size + 100], b"x" * 100)
+        self.assertEqual(len(frames), 100 * (FIXED.size + 100))
+        self.assertEqual(frames[FIXED.size : FIXED.size + 100], b"x" * 100)
