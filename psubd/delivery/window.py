@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate, islice
 
 from psubd.delivery.states import IllegalEvent
-from psubd.model import Message, Slice
+from psubd.model import Message, Slice, sizes
 
 OFFSET = operator.attrgetter("offset")
-SIZE = operator.attrgetter("size")
 _COMPACT_FROM = 1024
 """Messages that were taken before the lists are cut at their front."""
 
@@ -44,7 +43,7 @@ class Window:
 
     def extend(self, messages: Sequence[Message]) -> None:
         self._messages += messages
-        self._sums += accumulate(map(SIZE, messages), initial=self._sums.pop())
+        self._sums += accumulate(sizes(messages), initial=self._sums.pop())
         if self.first is None and messages:
             self.first = messages[0]
 

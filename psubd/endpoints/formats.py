@@ -12,8 +12,9 @@ from psubd.shown import header_members, member, payload
 NO_HEADERS: dict[str, Any] = {}
 
 
-class Read(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of an answer. Every member is always there but the last three, which belong to a group (``attempt``) or to explicit acks."""
+class Read(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One message of an answer. Every member is always there but the last three, which belong to a group (``attempt``) or to explicit acks. Nothing
+    in it can be part of a cycle: the collector need not walk them."""
 
     topic: str
     partition: int

@@ -46,33 +46,36 @@ class Frame(NamedTuple):
     end: int
 
 
+PLAIN = Struct(">Bi"), Struct(">qIHHi"), Struct(">I")
+"""What frames of one lease have alike: version and partition; epoch, attempt and the sizes of topic, token and key; how many headers."""
+
+
 @lru_cache(256)
-def fixed_and_topic(size: int) -> Callable[..., bytes]:
-    """Packs the numbers of a frame, and its topic of ``size`` bytes behind them."""
-    return Struct(f"{FIXED.format}{size}s").pack
+def fixed_and_topic(size: int) -> tuple[Callable[..., bytes], Callable[..., bytes]]:
+    """What packs the numbers of a frame, and its topic of ``size`` bytes behind them; and the same where those in `PLAIN` are packed already."""
+    same, alike, count = PLAIN
+    return Struct(f"{FIXED.format}{size}s").pack, Struct(f">I{same.size}sqq{alike.size}si{count.size + size}s").pack
 
 
 def encode(messages: Sequence[Delivered]) -> bytes:
-    """A frame a message. Some steps less for a value without key, token, epoch and headers: long answers are mostly of those."""
+    """A frame a message. Some steps less for a value without key, token, epoch and headers: long answers are mostly of those, and of one lease."""
     pieces: list[bytes] = []
-    name, topic, least, pack = "", b"", BEHIND_SIZE, fixed_and_topic(0)
+    name: str | None = None
+    topic, least, (pack, pack_plain) = b"", BEHIND_SIZE, fixed_and_topic(0)
+    partition, attempt, same, alike, counted = -1, None, b"", b"", b""
     for delivered in messages:
         message, token, epoch = delivered.message, delivered.token, delivered.epoch
         key, value, headers = message.key, message.value, message.headers
-        if delivered.topic is not name:
-            name = delivered.topic
+        if delivered.topic is not name or delivered.partition != partition or delivered.attempt != attempt:
+            name, partition, attempt = delivered.topic, delivered.partition, delivered.attempt
             topic = name.encode("ascii")
             least = BEHIND_SIZE + len(topic)
-            pack = fixed_and_topic(len(topic))
+            pack, pack_plain = fixed_and_topic(len(topic))
+            same, counted = PLAIN[0].pack(VERSION, partition), PLAIN[2].pack(0) + topic
+            alike = PLAIN[1].pack(-1, attempt or 0, len(topic), 0, -1)
         value_size = -1 if value is None else len(value)
-        if key is None and value and token is None and not headers:
-            pieces += (
-                pack(
-                    least + value_size, VERSION, delivered.partition, message.offset, message.timestamp, -1 if epoch is None else epoch,
-                    delivered.attempt or 0, least - BEHIND_SIZE, 0, -1, value_size, 0, topic,
-                ),
-                value,
-            )  # fmt: skip
+        if key is None and value and token is None and epoch is None and not headers:
+            pieces += (pack_plain(least + value_size, same, message.offset, message.timestamp, alike, value_size, counted), value)
             continue
         shown = b"" if token is None else token.encode("ascii")
         said = packed(headers) if headers else b""

@@ -19,13 +19,13 @@ from zope.interface import implementer
 from psubd import drivers
 from psubd.errors import Internal, PsubdError, StorageTimeout, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IStorage
-from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
+from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec, sizes
 from psubd.storage.kafka.atlas import Change, Chart, uid
 from psubd.storage.kafka.client import KafkaClient, Postbox
 from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
 from psubd.storage.kafka.line import Line
 from psubd.storage.kafka.meters import Meters
-from psubd.storage.kafka.outbox import RECORD_OVERHEAD, Entry, Settled, Told, size_of
+from psubd.storage.kafka.outbox import RECORD_OVERHEAD, Bundle, Entry, Settled, Told, count_of
 from psubd.storage.kafka.reads import Piece
 from psubd.storage.kafka.settings import convert
 from psubd.storage.kafka.shelves import Budget, Shelf, Shelves
@@ -92,27 +92,55 @@ class Call:
         self._left = count
 
     def told(self, number: int, result: Position | PsubdError) -> None:
-        self._results[number] = result
-        self._left -= 1
+        self.told_all((number,), (result,))
+
+    def told_all(self, numbers: Sequence[int], results: Sequence[Position | PsubdError]) -> None:
+        """What came of the records of these numbers."""
+        stored = self._results
+        for number, result in zip(numbers, results, strict=True):
+            stored[number] = result
+        self._left -= len(numbers)
         if not self._left and not self.answer.called:
-            self.answer.callback([each for each in self._results if each is not None])
+            self.answer.callback([each for each in stored if each is not None])
 
     def refusals(self) -> list[Position | PsubdError]:
         """Where nobody waits: all of them were refused at once, or nothing."""
         return [] if self._left else [each for each in self._results if each is not None]
 
 
-def refused(record: Record, chart: Chart | None) -> PsubdError | None:
-    """What can be told without asking Kafka."""
+def refused(record: Record, chart: Chart | None, size: int) -> PsubdError:
+    """Why a record of that size cannot go to the topic, which can be told without asking Kafka."""
     if chart is None:
         return TopicMissing(f"topic {record.topic!r} is not in Kafka")
     topic, partition = chart.stored, record.partition or 0
     if not 0 <= partition < topic.partitions:
         return TopicMissing(f"topic {record.topic!r} has no partition {partition}; it has {topic.partitions}")
-    size = record.size
-    if size > topic.max_message_bytes:
-        return TooLarge(f"the record has {size} bytes; topic {record.topic!r} takes {topic.max_message_bytes} (max.message.bytes)")
-    return None
+    return TooLarge(f"the record has {size} bytes; topic {record.topic!r} takes {topic.max_message_bytes} (max.message.bytes)")
+
+
+def bundled(records: Sequence[Record], charts: Mapping[str, Chart], call: Call, deadline: float, least: int) -> list[Entry]:
+    """What of the call's records can be sent: those of one partition in one `Bundle`, in their order, where they are ``least`` at least. The others
+    are refused."""
+    places: dict[tuple[str, int], tuple[list[Record], list[int], list[int]]] = {}
+    for number, (record, size) in enumerate(zip(records, sizes(records), strict=True)):
+        topic, partition = record.topic, record.partition or 0
+        chart = charts.get(topic)
+        if chart is None or not 0 <= partition < chart.stored.partitions or size > chart.stored.max_message_bytes:
+            call.told(number, refused(record, chart, size))
+            continue
+        found = places.get((topic, partition))
+        if found is None:
+            found = places[topic, partition] = [], [], []
+        found[0].append(record)
+        found[1].append(number)
+        found[2].append(size + RECORD_OVERHEAD)
+    entries: list[Entry] = []
+    for those, numbers, taken in places.values():
+        if len(those) >= least:
+            entries.append(Bundle(those, numbers, sum(taken), deadline, call.told_all))
+        else:
+            entries += [Entry(record, size, deadline, partial(call.told, number)) for record, number, size in zip(those, numbers, taken, strict=True)]
+    return entries
 
 
 def first_failure(failure: Failure) -> Failure:
@@ -132,6 +160,8 @@ class KafkaStorage:
     kind = "kafka"
     limits = StorageLimits(places_expire=True)
     convert = staticmethod(convert)
+    bundled_from = 2
+    """Records of one call and one partition that go as one."""
 
     def __init__(
         self,
@@ -275,33 +305,23 @@ class KafkaStorage:
         """Topics that must be looked at first; also those that are being looked at, so that no call overtakes an earlier one."""
         want = self._running.atlas.want
         most: dict[str, int] = {}
-        for record in records:
-            most[record.topic] = max(most.get(record.topic, 0), record.partition or 0)
+        for topic, partition in {(record.topic, record.partition or 0) for record in records}:
+            most[topic] = max(most.get(topic, 0), partition)
         charts = {topic: want(topic) for topic in most}
         return {topic for topic, chart in charts.items() if chart is None or most[topic] >= chart.stored.partitions or topic in self._looking}
 
     def _post(self, records: Sequence[Record], acks: Acks, deadline: float) -> "Deferred[list[Position | PsubdError]]":
         client = self._running
         call = Call(len(records))
-        entries = []
-        for number, record in enumerate(records):
-            chart = client.atlas.charts.get(record.topic)
-            refusal = refused(record, chart)
-            if refusal is not None:
-                call.told(number, refusal)
-            else:
-                entries.append(Entry(record, size_of(record), deadline, partial(call.told, number)))
+        outbox, charts = client.outboxes[acks], client.atlas.charts
+        entries = bundled(records, charts, call, deadline, self.bundled_from)
         if entries:
-            outbox = client.outboxes[acks]
             try:
-                outbox.room(sum(entry.size for entry in entries))
+                outbox.room(sum([entry.size for entry in entries]))
             except StorageUnavailable as full:
                 return fail(full)
             for entry in entries:
-                try:
-                    self._put(acks, outbox, entry, client.atlas.charts.get(entry.record.topic))
-                except StorageUnavailable as full:
-                    entry.told(full)
+                self._put(acks, outbox, entry, charts.get(entry.record.topic))
         return succeed(call.refusals()) if acks == "0" or not records else call.answer
 
     def post(self, record: Record, acks: Acks, told: Told) -> None:
@@ -317,7 +337,7 @@ class KafkaStorage:
             told = self._unheard
         size = record.size
         if size > chart.stored.max_message_bytes or partition < 0:
-            self._mailbox.put(told, refused(record, chart))
+            self._mailbox.put(told, refused(record, chart, size))
             return
         size += RECORD_OVERHEAD
         outbox = client.outboxes[acks]
@@ -326,7 +346,7 @@ class KafkaStorage:
 
     def _put(self, acks: Acks, outbox: Postbox, entry: Entry, chart: Chart | None) -> None:
         outbox.post(entry, chart)
-        self._unanswered += 1
+        self._unanswered += entry.count
         if acks not in self._waking:
             self._waking.add(acks)
             self._reactor.callLater(0, self._wake, acks)
@@ -355,17 +375,18 @@ class KafkaStorage:
         seconds, begun = self._meters.publish_seconds[acks], time.monotonic() - self._timeout_s
         for each in settled:
             entries = each.entries
+            count = count_of(entries)
             if each.error is None:
                 shelf = self._shelves.get(each.topic, each.partition)
-                if shelf is not None and each.base + len(entries) > shelf.written:
-                    shelf.written = each.base + len(entries)
-            seconds.observe_all([entry.deadline - begun for entry in entries])
+                if shelf is not None and each.base + count > shelf.written:
+                    shelf.written = each.base + count
+            seconds.observe_all([entry.deadline - begun for entry in entries for _ in range(entry.count)])
             for entry, result in each.results():
                 try:
                     entry.told(result)
                 except Exception:  # noqa: BLE001 - one caller's bug must not take the others' answers along
                     log.failure("The answer to a message could not be handed over")
-            self._unanswered -= len(entries)
+            self._unanswered -= count
         self._close_if_idle()
 
     # --- read ---
@@ -389,6 +410,9 @@ class KafkaStorage:
         here = self._shelves.slice(shelf, offset, max_records, max_bytes)
         if here is not None and (here.next_offset < here.end or shelf.at_end(here.next_offset, now)):
             self._meters.served["shelf"] += 1
+            due = shelf.due(here.next_offset, now)
+            if due is not None:
+                self._read_ahead(topic, chart.stored.uid, partition, due)
             return succeed(here)
         if shelf.at_end(offset, now):
             self._meters.served["end"] += 1
@@ -412,6 +436,11 @@ class KafkaStorage:
         fetched: Deferred[Piece] = self._ask(lambda client: (client.reading, client.reads.read, topic, partition, offset))
         fetched.addBoth(self._fetched, key)
         return waiting
+
+    def _read_ahead(self, topic: str, topic_uid: str, partition: int, offset: int) -> None:
+        """Have on the shelf what will be asked for next. Whoever asks for it hears of it where that fails."""
+        if (topic, topic_uid, partition, offset) not in self._reading:
+            self._fetch(topic, topic_uid, partition, offset).addErrback(lambda failure: None)
 
     def _fetched(self, result: Piece | Failure, key: tuple[str, str, int, int]) -> None:
         topic, topic_uid, partition, _ = key

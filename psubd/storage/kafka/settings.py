@@ -33,8 +33,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     :ivar batch_bytes: of one partition in one request. 512 KiB: 16 KiB (the driver's default) gave half the rate.
     :ivar buffer_bytes: records that wait to be sent; more are refused (503).
     :ivar metadata_interval_ms: how soon partitions that somebody else added are seen.
-    :ivar page_bytes: of one read from a broker. :ivar window_bytes: kept of the end of one partition that somebody waits on, and one
-        page beside them where somebody reads further behind.
+    :ivar page_bytes: of one read from a broker. :ivar window_bytes: kept of the end of one partition that somebody waits on, and two
+        pages beside them where somebody reads further behind.
     :ivar cache_bytes: of all that was read and is kept for others.
     :ivar publish_connections: to each broker for ``acks: all`` (``1`` and ``0`` have one each). Two gave 0.6 of the rate of one: smaller batches.
     :ivar read_connections: for what lies behind.

@@ -7,10 +7,11 @@ On the reactor's thread only; no I/O.
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from itertools import accumulate
 
 import msgspec
 
-from psubd.model import Message, Slice
+from psubd.model import Message, Slice, sizes
 from psubd.storage.kafka.reads import Piece
 from psubd.storage.kafka.records import NO_EPOCH
 
@@ -20,23 +21,28 @@ FRESH_MS = 1_500
 OLD_MS = 30_000
 """Pieces are dropped so long after they came: retention may have taken what they hold."""
 
+QUICK_MS = 1_000
+"""Who has come to the end of a part so soon after it was read will want the next one."""
+
 MERGE_BYTES = 65_536
 """Pieces smaller than this grow with what follows them, so that a trickle does not make a piece of every message."""
 
 
 class Part:
-    """One piece: every committed message from ``start`` up to ``next``."""
+    """One piece: every committed message from ``start`` up to ``next``. ``sums``: payload bytes before each, and after the last."""
 
-    __slots__ = ("came_at", "log_epoch", "messages", "next", "size", "start")
+    __slots__ = ("came_at", "log_epoch", "messages", "next", "size", "start", "sums")
 
     def __init__(self, piece: Piece, now: int) -> None:
         self.start, self.next, self.size = piece.start, piece.next, piece.size
         self.messages: list[Message] = list(piece.messages)
+        self.sums = list(accumulate(sizes(piece.messages), initial=0))
         self.came_at, self.log_epoch = now, piece.log_epoch
 
     def grow(self, piece: Piece, now: int) -> None:
         """Take on the piece that begins where this one ends."""
         self.messages.extend(piece.messages)
+        self.sums.extend(accumulate(sizes(piece.messages), initial=self.sums.pop()))
         self.next, self.came_at = piece.next, now
         self.log_epoch = max(self.log_epoch, piece.log_epoch)
         self.size += piece.size
@@ -50,7 +56,7 @@ class Shelf:
     :ivar heard_at: when the tail last spoke for the partition (elapsed ms).
     :ivar written: the offset behind the last one that was published here: the tail hears of it a moment later.
     :ivar used_at: when somebody last waited or read here. :ivar log_epoch: the newest leader epoch of what was put here.
-    :ivar passing: the part that was put last of those before the last one: somebody who lags reads there in portions.
+    :ivar passing: the two parts that were last put before the last one, or read through quickly: somebody who lags reads there in portions.
     """
 
     __slots__ = ("end", "first", "frontier", "heard_at", "log_epoch", "parts", "passing", "starts", "used_at", "written")
@@ -58,7 +64,7 @@ class Shelf:
     def __init__(self, now: int) -> None:
         self.parts: list[Part] = []
         self.starts: list[int] = []
-        self.passing: Part | None = None
+        self.passing: tuple[Part, ...] = ()
         self.first = self.end = self.written = 0
         self.frontier: int | None = None
         self.log_epoch = NO_EPOCH
@@ -68,6 +74,23 @@ class Shelf:
         """Index of the part that holds ``offset``."""
         index = bisect_right(self.starts, offset) - 1
         return index if index >= 0 and offset < self.parts[index].next else None
+
+    def passes(self, part: Part) -> None:
+        """Somebody who lags reads there."""
+        if part not in self.passing:
+            self.passing = (part, *self.passing[:1])
+
+    def due(self, offset: int, now: int) -> int | None:
+        """Where to read on already, for somebody who has come to ``offset``; None: nowhere, since that was not quick, or enough is here. What was
+        read is kept for him until then."""
+        index = self.at(offset - 1)
+        if index is None or now - self.parts[index].came_at > QUICK_MS:
+            return None
+        part, following = self.parts[index], self.parts[index].next
+        if (index + 1 < len(self.parts) and self.starts[index + 1] == following) or following >= self.end:
+            return None
+        self.passes(part)
+        return following
 
     def lacking(self, piece: Piece) -> Piece:
         """What of the piece is not here, from its front up to the next part that is."""
@@ -96,12 +119,17 @@ class Shelf:
         while index < len(self.parts) and self.parts[index].start <= following < self.parts[index].next:
             part = self.parts[index]
             epoch = max(epoch, part.log_epoch)
-            begin = bisect_left(part.messages, following, key=_offset)
-            for message in part.messages[begin : begin + max_records - len(taken) + 1]:
-                size += message.size
-                if len(taken) == max_records or (taken and size > max_bytes):
-                    return Slice(tuple(taken), message.offset, self.first, max(self.end, message.offset), epoch)
-                taken.append(message)
+            messages, sums = part.messages, part.sums
+            begin = bisect_left(messages, following, key=_offset)
+            most = min(len(messages), begin + max_records - len(taken))
+            fit = max(begin, bisect_right(sums, sums[begin] + max_bytes - size, begin, most + 1) - 1)
+            if fit == begin < most and not taken:
+                fit += 1
+            taken += messages[begin:fit]
+            size += sums[fit] - sums[begin]
+            if fit < len(messages):
+                stopped = messages[fit].offset
+                return Slice(tuple(taken), stopped, self.first, max(self.end, stopped), epoch)
             following = part.next
             index += 1
         return Slice(tuple(taken), following, self.first, max(self.end, following), epoch)
@@ -157,7 +185,7 @@ class Shelves:
             neighbour = Part(new, now)
             self._insert(shelf, before + 1, neighbour)
         if neighbour is not shelf.parts[-1]:
-            shelf.passing = neighbour
+            shelf.passes(neighbour)
         self._trim(shelf)
 
     def slice(self, shelf: Shelf, offset: int, max_records: int, max_bytes: int) -> Slice | None:
@@ -207,16 +235,16 @@ class Shelves:
         del shelf.parts[index], shelf.starts[index]
         self.size -= part.size
         del self._recent[id(part)]
-        if shelf.passing is part:
-            shelf.passing = None
+        if part in shelf.passing:
+            shelf.passing = tuple(each for each in shelf.passing if each is not part)
 
     def _trim(self, shelf: Shelf) -> None:
         passing = shelf.passing
-        held = sum(part.size for part in shelf.parts if part is not passing)
+        held = sum(part.size for part in shelf.parts if part not in passing)
         for part in shelf.parts[:-1]:
             if held <= self.budget.window:
                 break
-            if part is not passing:
+            if part not in passing:
                 held -= part.size
                 self._drop(shelf, part)
         while self.size > self.budget.total and len(self._recent) > 1:

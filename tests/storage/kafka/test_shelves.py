@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.model import Message
 from psubd.storage.kafka.reads import Piece
-from psubd.storage.kafka.shelves import FRESH_MS, OLD_MS, Budget, Shelf, Shelves
+from psubd.storage.kafka.shelves import FRESH_MS, OLD_MS, QUICK_MS, Budget, Shelf, Shelves
 
 
 def piece(start: int, next: int, *offsets: int, end: int | None = None, size: int = 100_000, log_epoch: int = -1) -> Piece:
@@ -73,17 +73,35 @@ class ShelvesCase(SynchronousTestCase):
         self.assertEqual((list(range(200, 300)), 300), self.offsets(200))
 
     def test_who_lags_is_served_from_a_full_window(self) -> None:
-        """A page from far behind stays beside a full window until the next such page, whatever comes at the end; the end stays too."""
+        """A page from far behind stays beside a full window until the next but one such page, whatever comes at the end; the end stays too."""
         self.put(*[piece(number * 10, number * 10 + 10) for number in range(100, 110)])
         self.put(piece(0, 10), piece(1100, 1110))
         self.assertEqual((list(range(4, 10)), 10), self.offsets(4))
         self.assertEqual(1_100_000, self.shelves.size)
         self.put(piece(10, 20))
-        self.assertEqual((None, (list(range(10, 20)), 20)), (self.offsets(4), self.offsets(10)))
+        self.assertEqual((list(range(4, 20)), 20), self.offsets(4))
+        self.put(piece(20, 30))
+        self.assertEqual((None, (list(range(10, 30)), 30)), (self.offsets(4), self.offsets(10)))
         self.assertEqual((list(range(1015, 1110)), 1110), self.offsets(1015))
-        self.assertEqual(1_100_000, self.shelves.size)
+        self.assertEqual(1_200_000, self.shelves.size)
         self.shelves.forget("t", 0)
-        self.assertEqual((0, None), (self.shelves.size, self.shelf.passing))
+        self.assertEqual((0, ()), (self.shelves.size, self.shelf.passing))
+
+    def test_who_reads_quickly_is_read_ahead_for(self) -> None:
+        """Who has come into a page within a second of its coming is due the next one, once, as long as the log has more; what he is in is kept
+        beside it, though the window is smaller."""
+        self.put(piece(0, 10, end=100, size=1_000_000))
+        self.assertEqual(10, self.shelf.due(4, 500))
+        self.put(piece(10, 20, end=100, size=1_000_000), now=500)
+        self.assertEqual((list(range(4, 20)), 20), self.offsets(4))
+        self.assertIsNone(self.shelf.due(8, 600))
+        self.assertEqual(20, self.shelf.due(12, 700))
+        self.assertEqual(20, self.shelf.due(20, 700))
+
+    def test_who_does_not_is_not(self) -> None:
+        """Nothing is due to who reads slowly, at the end of the log, or where nothing was read."""
+        self.put(piece(0, 10, end=30), piece(20, 30, end=30))
+        self.assertEqual([None] * 3, [self.shelf.due(4, QUICK_MS + 1), self.shelf.due(25, 0), self.shelf.due(15, 0)])
 
     def test_all_together_are_bounded(self) -> None:
         """What was used longest ago goes first."""
