@@ -12,8 +12,9 @@ the batch is halved until the culprit is alone.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice, repeat
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from psubd.storage.kafka.records import NO_PRODUCER, pack
 from psubd.storage.kafka.settings import KafkaSettings
 
 Told = Callable[[Position | PsubdError], None]
+ToldAll = Callable[[Sequence[int], Sequence[Position | PsubdError]], None]
 
 WIRE_ACKS: dict[Acks, int] = {"0": 0, "1": 1, "all": -1}
 REQUEST_BYTES = 8 * 1024 * 1024
@@ -51,11 +53,12 @@ class Entry:
     """
 
     __slots__ = ("answered", "arrived", "deadline", "lane", "record", "size", "told")
+    count = 1
     lane: Any
     answered: bool
     arrived: list[tuple["Entry", Any, Any]]
 
-    def __init__(self, record: Record, size: int, deadline: float, told: Told) -> None:
+    def __init__(self, record: Record, size: int, deadline: float, told: Callable[[Any], None]) -> None:
         self.record = record
         self.size = size
         self.deadline = deadline
@@ -64,6 +67,70 @@ class Entry:
     def delivered(self, error: Any, message: Any) -> None:
         """librdkafka's callback."""
         self.arrived.append((self, error, message))
+
+
+class Bundle(Entry):
+    """Records of one call and of one partition, which go the way as one: what is done for each of them is little then. Cut where a batch has no room
+    for all of them.
+
+    :param numbers: which of the call's records they are. :param whole: called with some of these numbers and what came of each.
+    """
+
+    __slots__ = ("count", "numbers", "records", "whole")
+
+    def __init__(self, records: Sequence[Record], numbers: Sequence[int], size: int, deadline: float, whole: ToldAll) -> None:
+        super().__init__(records[0], size, deadline, partial(whole, numbers))
+        self.records, self.numbers, self.whole, self.count = records, numbers, whole, len(records)
+        self.lane = None
+
+    def cut(self, count: int) -> "tuple[Bundle, Bundle]":
+        """The first ``count`` records, less than all, and the others."""
+        head = self._piece(0, count)
+        rest = Bundle(self.records[count:], self.numbers[count:], self.size - head.size, self.deadline, self.whole)
+        rest.lane = self.lane
+        return head, rest
+
+    def each(self) -> "list[Entry]":
+        """Each record for itself."""
+        return [self._piece(at, at + 1) for at in range(self.count)]
+
+    def _piece(self, begin: int, end: int) -> "Bundle":
+        records = self.records[begin:end]
+        piece = Bundle(records, self.numbers[begin:end], sum(map(size_of, records)), self.deadline, self.whole)
+        piece.lane = self.lane
+        return piece
+
+
+def records_of(entries: Iterable[Entry]) -> Iterator[Record]:
+    """All records, in order."""
+    for entry in entries:
+        if isinstance(entry, Bundle):
+            yield from entry.records
+        else:
+            yield entry.record
+
+
+def take(queue: deque[Entry], count: int) -> list[Entry]:
+    """Remove the first ``count`` records, which there are."""
+    taken = []
+    while count > 0:
+        entry = queue.popleft()
+        if isinstance(entry, Bundle) and entry.count > count:
+            entry, rest = entry.cut(count)
+            queue.appendleft(rest)
+        taken.append(entry)
+        count -= entry.count
+    return taken
+
+
+def one_by_one(entries: Sequence[Entry]) -> list[Entry]:
+    """The same, each record for itself."""
+    return [each for entry in entries for each in (entry.each() if isinstance(entry, Bundle) else [entry])]
+
+
+def count_of(entries: Iterable[Entry]) -> int:
+    """How many records."""
+    return sum([entry.count for entry in entries])
 
 
 class Settled:
@@ -80,16 +147,22 @@ class Settled:
     ) -> None:
         self.entries, self.error, self.topic, self.partition, self.base, self.timestamps = entries, error, topic, partition, base, timestamps
 
-    def results(self) -> Iterator[tuple[Entry, Position | PsubdError]]:
-        """Each record with what to tell."""
+    def results(self) -> Iterator[tuple[Entry, Any]]:
+        """Each entry with what to tell: a position or an error, of a bundle a list of them."""
         if self.error is not None:
             for entry in self.entries:
-                yield entry, self.error
+                yield entry, [self.error] * entry.count if isinstance(entry, Bundle) else self.error
             return
-        topic, partition, offset, step = self.topic, self.partition, self.base, 0 if self.base < 0 else 1
-        for entry, timestamp in zip(self.entries, self.timestamps, strict=True):
-            yield entry, Position(topic, partition, offset, timestamp)
-            offset += step
+        topic, partition, offset, step, at = self.topic, self.partition, self.base, 0 if self.base < 0 else 1, 0
+        for entry in self.entries:
+            if isinstance(entry, Bundle):
+                offsets = range(offset, offset + entry.count) if step else repeat(offset)
+                stamps = self.timestamps[at : at + entry.count]
+                yield entry, list(map(Position, repeat(topic), repeat(partition), offsets, stamps))
+            else:
+                yield entry, Position(topic, partition, offset, self.timestamps[at])
+            offset += step * entry.count
+            at += entry.count
 
 
 def size_of(record: Record) -> int:
@@ -106,7 +179,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Batch:
-    """Records of one partition as they are sent. ``maybe_stored``: a try had no answer, or one that leaves it open."""
+    """Records of one partition as they are sent, as many as ``timestamps``. ``maybe_stored``: a try had no answer, or one that leaves it open."""
 
     __slots__ = ("data", "deadline", "entries", "identity", "maybe_stored", "timestamps", "tries", "why")
 
@@ -319,14 +392,15 @@ class Outbox:
         identity = lane.identity
         producer = NO_PRODUCER if identity is None else (identity.producer, identity.epoch, lane.sequence)
         while lane.queue:
-            waiting = islice(lane.queue, lane.cap) if lane.cap_left else lane.queue
-            packed = pack((entry.record for entry in waiting), self.settings.compression, room, producer)
-            entries = [lane.queue.popleft() for _ in packed.timestamps]
+            waiting = records_of(lane.queue)
+            packed = pack(islice(waiting, lane.cap) if lane.cap_left else waiting, self.settings.compression, room, producer)
+            count = len(packed.timestamps)
+            entries = take(lane.queue, count)
             if packed.unfit is not None:  # the others must not wait behind what cannot be written down
                 why = BadRecord(f"the record cannot be put into Kafka's form: {type(packed.unfit).__name__}")
-                self._settle([lane.queue.popleft()], why)
+                self._settle(take(lane.queue, 1), why)
             if entries:
-                lane.cap_left = max(0, lane.cap_left - len(entries))
+                lane.cap_left = max(0, lane.cap_left - count)
                 lane.batch = Batch(entries, packed.timestamps, packed.data, identity)
                 return lane.batch
         self.ready.pop(lane, None)
@@ -410,14 +484,14 @@ class Outbox:
 
     def _stored(self, lane: Lane, batch: Batch, base: int, append_time: int) -> None:
         self._advance(lane, batch)
-        self.sent_records += len(batch.entries)
-        timestamps = batch.timestamps if append_time < 0 else [append_time] * len(batch.entries)
+        self.sent_records += len(batch.timestamps)
+        timestamps = batch.timestamps if append_time < 0 else [append_time] * len(batch.timestamps)
         self._done(Settled(batch.entries, None, lane.topic, lane.partition, base, timestamps))
 
     def _advance(self, lane: Lane, batch: Batch) -> None:
         lane.batch, lane.not_before = None, 0.0
         if batch.identity is not None and batch.identity is lane.identity:
-            lane.sequence = (lane.sequence + len(batch.entries)) & 0x7FFFFFFF
+            lane.sequence = (lane.sequence + len(batch.timestamps)) & 0x7FFFFFFF
 
     def _again(self, sending: list[tuple[Lane, Batch]], why: BaseException, *, maybe: bool) -> None:
         """Try the batches once more, unless their time is up, or a second try might store them twice."""
@@ -442,14 +516,15 @@ class Outbox:
 
     def _refused(self, lane: Lane, batch: Batch, error: type[errors.KafkaError], answer: Any) -> None:
         culprits = {each.batch_index: each.batch_index_error_message for each in answer.record_errors or ()}
-        if not culprits and len(batch.entries) > 1:
-            lane.narrow(len(batch.entries))
+        if not culprits and len(batch.timestamps) > 1:
+            lane.narrow(len(batch.timestamps))
             self._requeue(lane, batch, batch.entries)
             return
         culprits = culprits or {0: answer.error_message}
-        self._requeue(lane, batch, [entry for number, entry in enumerate(batch.entries) if number not in culprits])
+        entries = one_by_one(batch.entries)
+        self._requeue(lane, batch, [entry for number, entry in enumerate(entries) if number not in culprits])
         for number, message in culprits.items():
-            self._settle([batch.entries[number]], of_record(error(), lane.topic, message or answer.error_message))
+            self._settle([entries[number]], of_record(error(), lane.topic, message or answer.error_message))
 
     def _requeue(self, lane: Lane, batch: Batch, entries: list[Entry]) -> None:
         """Back to the front of the lane, to be put into other batches: the one that they were in was surely not stored."""
@@ -464,7 +539,7 @@ class Outbox:
 
     def _settle(self, entries: list[Entry], error: PsubdError) -> None:
         if entries:
-            self.failed_records += len(entries)
+            self.failed_records += count_of(entries)
             self._done(Settled(entries, error))
 
     def _done(self, settled: Settled) -> None:
@@ -498,7 +573,8 @@ class Outbox:
         late = 0
         while late < len(lane.queue) and lane.queue[late].deadline <= now:
             late += 1
-        self._settle([lane.queue.popleft() for _ in range(late)], of_record(self._why(), lane.topic))
+        if late:
+            self._settle([lane.queue.popleft() for _ in range(late)], of_record(self._why(), lane.topic))
         if not lane.queue and lane.batch is None:
             self.ready.pop(lane, None)
 

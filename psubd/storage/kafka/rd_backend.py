@@ -50,6 +50,7 @@ class RdKafkaStorage(KafkaStorage):
 
     kind = "rdkafka"
     convert = staticmethod(convert_rd)
+    bundled_from = 10
     settings: RdKafkaSettings
 
     def _new_client(self) -> KafkaClient:

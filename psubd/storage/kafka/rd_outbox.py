@@ -4,7 +4,8 @@ As in `Outbox` what comes in while a broker works gathers, and is given to librd
 as the load makes them, where librdkafka by itself would need to wait for others (``linger.ms``) with each, and what waits can be told that it was
 surely not sent. With ``acks: all`` librdkafka stores no record twice.
 
-It does less than `Outbox` in three points, and what they touch goes through an `Outbox`, which is always there beside it:
+It does less than `Outbox` in three points, and what they touch goes through an `Outbox`, which is always there beside it. So does what comes as a
+batch (`Bundle`), with all that waits in the partition: for each record librdkafka is called, and calls, where the `Outbox` writes many as one.
 
 - where a broker refuses a batch, librdkafka fails all of its records, and does not say which was the culprit. They are handed to the `Outbox`, which
   finds it and stores the others;
@@ -29,7 +30,7 @@ from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailab
 from psubd.model import Acks
 from psubd.storage.kafka.atlas import NO_LEADER, Atlas, Chart
 from psubd.storage.kafka.faults import GONE, REFUSED, of_record
-from psubd.storage.kafka.outbox import WIRE_ACKS, Entry, Outbox, Settled
+from psubd.storage.kafka.outbox import WIRE_ACKS, Entry, Outbox, Settled, count_of
 from psubd.storage.kafka.settings import RdKafkaSettings
 
 DRIVER = "librdkafka"
@@ -65,16 +66,16 @@ class Hand:
 class RdLane:
     """One partition. ``queue``: what waits; ``wave``: what librdkafka was given together, of which ``out`` are not told of; ``leader``: the broker
     that it went to; ``back``: what of it was refused; ``isolate``: the queue begins with what librdkafka cannot store. ``plain``: records that the
-    `Outbox` has."""
+    `Outbox` has; ``bundles``: how many are in the queue."""
 
-    __slots__ = ("back", "isolate", "leader", "out", "partition", "plain", "queue", "topic", "wave")
+    __slots__ = ("back", "bundles", "isolate", "leader", "out", "partition", "plain", "queue", "topic", "wave")
 
     def __init__(self, topic: str, partition: int) -> None:
         self.topic, self.partition = topic, partition
         self.queue: deque[Entry] = deque()
         self.wave: list[Entry] = []
         self.back: list[Entry] = []
-        self.out = self.plain = 0
+        self.out = self.plain = self.bundles = 0
         self.leader = NO_LEADER
         self.isolate = False
 
@@ -155,6 +156,8 @@ class RdOutbox:
             lane = self.lanes[place] = RdLane(*place)
         entry.lane = lane
         lane.queue.append(entry)
+        if entry.count > 1:
+            lane.bundles += 1
         self.due[lane] = None
         self.posted_bytes += entry.size
 
@@ -167,7 +170,7 @@ class RdOutbox:
                 del self.due[lane]  # it comes back once librdkafka has told of the wave
                 continue
             chart = self.atlas.charts.get(lane.topic)
-            if chart is None or lane.isolate or self._is_for_plain(chart):
+            if chart is None or lane.isolate or lane.bundles or self._is_for_plain(chart):
                 del self.due[lane]
                 self._divert(lane)
                 continue
@@ -183,13 +186,13 @@ class RdOutbox:
 
     def _divert(self, lane: RdLane) -> None:
         """What waits goes to the `Outbox`."""
-        chart, lane.isolate = self.atlas.charts.get(lane.topic), False
+        chart, lane.isolate, lane.bundles = self.atlas.charts.get(lane.topic), False, 0
         if not lane.queue:
             return
         if self._stopped:
             self._settle([Settled(list(lane.queue), StorageUnavailable("psubd stopped before the record could be sent"))])
         else:
-            lane.plain += len(lane.queue)
+            lane.plain += count_of(lane.queue)
             for entry in lane.queue:
                 self.plain.post(entry, chart)
         lane.queue.clear()
@@ -307,9 +310,9 @@ class RdOutbox:
         for each in settled:
             self.settled_bytes += sum([entry.size for entry in each.entries])
             if each.error is None:
-                self._sent += len(each.entries)
+                self._sent += count_of(each.entries)
             else:
-                self._failed += len(each.entries)
+                self._failed += count_of(each.entries)
         if settled:
             self.finished(settled)
 
@@ -317,7 +320,7 @@ class RdOutbox:
         for each in settled:
             for entry in each.entries:
                 lane = entry.lane
-                lane.plain -= 1
+                lane.plain -= entry.count
                 self.settled_bytes += entry.size
                 if not lane.plain and lane.queue:
                     self.due[lane] = None
@@ -343,13 +346,15 @@ class RdOutbox:
         settled: list[Settled] = []
         for place, lane in list(self.lanes.items()):
             while lane.queue and lane.queue[0].deadline <= now:
-                settled.append(Settled([lane.queue.popleft()], StorageUnavailable("Kafka cannot take the record now: its broker was busy or away")))
+                late = lane.queue.popleft()
+                lane.bundles -= late.count > 1
+                settled.append(Settled([late], StorageUnavailable("Kafka cannot take the record now: its broker was busy or away")))
             if lane.wave and lane.wave[0].deadline <= now:
-                late = [entry for entry in lane.wave if not entry.answered and entry.deadline <= now]
-                for entry in late:
+                unheard = [entry for entry in lane.wave if not entry.answered and entry.deadline <= now]
+                for entry in unheard:
                     entry.answered = True
-                if late:
-                    settled.append(Settled(late, StorageTimeout("Kafka did not answer in time: the message may be stored or not")))
+                if unheard:
+                    settled.append(Settled(unheard, StorageTimeout("Kafka did not answer in time: the message may be stored or not")))
             if not (lane.out or lane.plain or lane.queue) and place[0] not in self.atlas.charts:
                 self.due.pop(lane, None)
                 del self.lanes[place]

@@ -95,15 +95,29 @@ def pack(records: Iterable[Record], compression: Compression, room: int, produce
 
 
 def written(records: Iterable[Record], room: int) -> tuple[bytes, list[int], Exception | None]:
-    """The records of a batch, one after the other (KIP-98 has the form)."""
+    """The records of a batch, one after the other (KIP-98 has the form). A value that is alone in its record, and as large and of the same time as
+    the one before it, takes half as long."""
     parts: list[bytes] = []
     timestamps: list[int] = []
     first = now = count = size = 0
+    last, width, wide, whole, head, middle = None, -1, 0, 0, b"", b""
     try:
         for record in records:
             timestamp, key, value = record.timestamp, record.key, record.value
             if timestamp is None:
                 timestamp = now = now or time.time_ns() // 1_000_000
+            if timestamp == last and key is None and type(value) is bytes and len(value) == width and count < SHORT and not record.headers:
+                number = VARINTS[count]
+                if len(number) != wide:
+                    wide = len(number)
+                    head, middle, whole = alike(timestamp - first, wide, width)
+                size += whole
+                if size > room:
+                    break
+                parts += (head, number, middle, value, NO_HEADERS)
+                timestamps.append(timestamp)
+                count += 1
+                continue
             if not count:
                 first = checked_timestamp(timestamp)
             delta = timestamp - first
@@ -122,9 +136,22 @@ def written(records: Iterable[Record], room: int) -> tuple[bytes, list[int], Exc
             parts += (prefix, text)
             timestamps.append(timestamp)
             count += 1
+            last, width, wide = timestamp, -1 if value is None else len(value), 0
     except Exception as unfit:  # noqa: BLE001 - whatever cannot be written down
         return b"".join(parts), timestamps, unfit
     return b"".join(parts), timestamps, None
+
+
+def alike(delta: int, wide: int, width: int) -> tuple[bytes, bytes, int]:
+    """A record that is a value of ``width`` bytes alone: what stands before its number, which takes ``wide`` bytes, what behind that, and how many
+    bytes it has.
+
+    :param delta: ms since the batch's first.
+    """
+    before, middle = b"\0" + varint(delta), NULL + varint(width)
+    length = len(before) + wide + len(middle) + width + len(NO_HEADERS)
+    prefix = varint(length)
+    return prefix + before, middle, len(prefix) + length
 
 
 def checked_timestamp(timestamp: int) -> int:

@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailab
 from psubd.model import Acks, Position, Record, StoredTopic
 from psubd.storage.kafka.atlas import Chart
 from psubd.storage.kafka.faults import Lost, Unsent
-from psubd.storage.kafka.outbox import Entry, Outbox, Settled, size_of
+from psubd.storage.kafka.outbox import Bundle, Entry, Outbox, Settled, size_of
 from psubd.storage.kafka.settings import KafkaSettings
 
 TOPIC = "t"
@@ -164,6 +164,11 @@ class Ticket:
         self.results[number] = result
         self.left -= 1
 
+    def told_all(self, numbers: Sequence[int], results: Sequence[Position | PsubdError]) -> None:
+        assert len(numbers) == len(results)
+        for number, result in zip(numbers, results, strict=True):
+            self.told(number, result)
+
 
 def finish(settled: list[Settled]) -> None:
     """As the reactor's thread does."""
@@ -172,18 +177,35 @@ def finish(settled: list[Settled]) -> None:
             entry.told(result)
 
 
-def post(outbox: Outbox, records: list[Record], deadline: float) -> Ticket:
-    """As the storage does with what one turn of the reactor brought."""
+def post(outbox: Outbox, records: list[Record], deadline: float, bundled: bool = False) -> Ticket:
+    """As the storage does with what one turn of the reactor brought.
+
+    :param bundled: those of one partition go as one.
+    """
     outbox.room(sum(size_of(record) for record in records))
     ticket = Ticket(len(records))
-    for number, record in enumerate(records):
-        outbox.post(Entry(record, size_of(record), deadline, partial(ticket.told, number)), outbox.atlas.charts.get(record.topic))
+    entries = [Entry(record, size_of(record), deadline, partial(ticket.told, number)) for number, record in enumerate(records)]
+    if bundled:
+        places: dict[int, list[int]] = {}
+        for number, record in enumerate(records):
+            places.setdefault(record.partition or 0, []).append(number)
+        entries = [
+            Bundle([records[each] for each in those], those, sum(size_of(records[each]) for each in those), deadline, ticket.told_all)
+            for those in places.values()
+        ]
+    for entry in entries:
+        outbox.post(entry, outbox.atlas.charts.get(entry.record.topic))
     outbox.wake()
     return ticket
 
 
 class OutboxCase(SynchronousTestCase):
-    """An outbox with its broker."""
+    """An outbox with its broker.
+
+    :cvar bundled: whether the records of a call go as one.
+    """
+
+    bundled = False
 
     def setUp(self) -> None:
         self.broker, self.map = Broker(), Map(3)
@@ -206,7 +228,7 @@ class OutboxCase(SynchronousTestCase):
         return self.publish_records(outbox, [Record(TOPIC, value, None, (), partition, 1) for value in values], seconds)
 
     def publish_records(self, outbox: Outbox, records: list[Record], seconds: float = 10) -> list[Position | PsubdError | None]:
-        ticket = post(outbox, records, time.monotonic() + seconds)
+        ticket = post(outbox, records, time.monotonic() + seconds, self.bundled)
         self.until(lambda: not ticket.left)
         self.assertEqual(0, outbox.queued_bytes)
         return ticket.results
@@ -414,12 +436,39 @@ class Losses(OutboxCase):
                 numbers = [int(value) for value in self.stored(partition)]
                 self.assertEqual(sorted(set(numbers)), numbers, seed)
 
+    def test_bundles_whatever_happens(self) -> None:
+        """The same of calls with many records, which go as one: each record has its own answer, and the answers are of the records."""
+        for seed in range(4):
+            self.broker, self.map = Broker(), Map(3)
+            outbox, chosen = self.faulty(random.Random(seed))
+            calls: list[tuple[list[int], Ticket]] = []
+            number = 0
+            while number < 1000:
+                numbers = list(range(number, number + chosen.randint(1, 40)))
+                number = numbers[-1] + 1
+                records = [Record(TOPIC, b"%d" % each, None, (), each % 3, 1) for each in numbers]
+                calls.append((numbers, post(outbox, records, time.monotonic() + 10, bundled=len(calls) % 3 > 0)))
+                if chosen.random() < 0.3:
+                    self.line.net.poll(timeout_ms=0)
+            self.until(lambda calls=calls: not any(ticket.left for _, ticket in calls))  # type: ignore[misc]
+            self.assertEqual(0, outbox.queued_bytes)
+            found = [(each, result) for numbers, ticket in calls for each, result in zip(numbers, ticket.results, strict=True)]
+            for each, result in found:
+                value, log = b"%d" % each, self.stored(each % 3)
+                if isinstance(result, Position):
+                    self.assertEqual((value, each % 3), (log[result.offset], result.partition))
+                elif not isinstance(result, StorageTimeout):
+                    self.assertIsInstance(result, BadRecord)
+                    self.assertNotIn(value, log)
+            for partition in range(3):
+                stored = [int(value) for value in self.stored(partition)]
+                self.assertEqual(sorted(set(stored)), stored, seed)
+            counted = outbox.sent_records, outbox.failed_records
+            positions = sum(isinstance(result, Position) for _, result in found)
+            self.assertEqual((positions, len(found) - positions), counted)
+
     def through_faults(self, chosen: random.Random) -> list[Ticket]:
-        outbox = self.outbox()
-        acts: list[Any] = ["well"] * 6 + ["lost", "dropped", "unsent", errors.NotLeaderForPartitionError, errors.OutOfOrderSequenceNumberError]
-        self.broker.script = [chosen.choice(acts) for _ in range(300)]
-        self.broker.refuses = {b"%d" % number: errors.InvalidRecordError for number in range(0, 1000, 97)}
-        self.broker.names = chosen.random() < 0.5
+        outbox, chosen = self.faulty(chosen)
         tickets: list[Ticket] = []
         for number in range(1000):
             tickets.append(post(outbox, [Record(TOPIC, b"%d" % number, None, (), number % 3, 1)], time.monotonic() + 10))
@@ -427,6 +476,21 @@ class Losses(OutboxCase):
                 self.line.net.poll(timeout_ms=0)
         self.until(lambda: not any(ticket.left for ticket in tickets))
         return tickets
+
+    def faulty(self, chosen: random.Random) -> tuple[Outbox, random.Random]:
+        """An outbox whose broker fails in many ways."""
+        outbox = self.outbox()
+        acts: list[Any] = ["well"] * 6 + ["lost", "dropped", "unsent", errors.NotLeaderForPartitionError, errors.OutOfOrderSequenceNumberError]
+        self.broker.script = [chosen.choice(acts) for _ in range(300)]
+        self.broker.refuses = {b"%d" % number: errors.InvalidRecordError for number in range(0, 1000, 97)}
+        self.broker.names = chosen.random() < 0.5
+        return outbox, chosen
+
+
+class RefusalsOfBundles(Refusals):
+    """The same where the records of a call go as one."""
+
+    bundled = True
 
 
 class Flow(OutboxCase):
@@ -449,6 +513,16 @@ class Flow(OutboxCase):
         self.map.charts[TOPIC] = Chart(stored, chart.id, chart.leaders)
         self.publish(self.outbox(), *[b"x" * 100] * 50)
         self.assertLessEqual(max(len(values) for request in self.broker.requests for values in request.values()), 9)
+
+    def test_a_bundle_is_cut_where_a_batch_is_full(self) -> None:
+        """What has no room goes with the next batch; each record has its own place."""
+        self.bundled = True
+        values = [b"%03d" % number + b"x" * 97 for number in range(50)]
+        outbox = self.outbox(batch_bytes=1_000)
+        self.assertEqual(list(range(50)), self.offsets(self.publish(outbox, *values)))
+        self.assertEqual(values, self.stored())
+        self.assertEqual(0, outbox.queued_bytes)
+        self.assertGreater(len(self.broker.requests), 5)
 
     def test_acks_0_has_no_answer(self) -> None:
         """It is settled when it was written."""

@@ -57,6 +57,25 @@ class PackTests(SynchronousTestCase):
         given = [Record("t", b"%d" % number, None, (), 0, 5 + number) for number in range(len(VARINTS) + 50)]
         self.assertEqual(built(given, "none", ROOM, (1, 2, 3))[0], pack(given, "none", ROOM, (1, 2, 3)).data)
 
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(st.integers(1, 150), st.integers(0, 2), st.sampled_from([0, 1, 60, 64, 4095, 4096]), st.booleans()), min_size=1, max_size=4
+        ),
+        st.one_of(st.just(ROOM), st.integers(70, 30_000)),
+    )
+    def test_runs(self, runs: list[tuple[int, int, int, bool]], room: int) -> None:
+        """Values that follow each other, of one size and of the same time: the driver's bytes, of as many records, where a run begins, ends, and
+        where its numbers grow longer."""
+        given = [
+            Record("t", bytes([number % 256]) * size, b"k" if keyed else None, (), 0, 1_000 + 50 * stamp)
+            for count, stamp, size, keyed in runs
+            for number in range(count)
+        ]
+        packed = pack(given, "none", room)
+        data, count = built(given, "none", room, NO_PRODUCER)
+        self.assertEqual((data, count), (packed.data, len(packed.timestamps)))
+
     def test_no_timestamp(self) -> None:
         """The time of packing, told."""
         packed = pack([Record("t", b"x"), Record("t", b"y")], "none", ROOM)
@@ -72,6 +91,10 @@ class PackTests(SynchronousTestCase):
             self.assertIsNotNone(packed.unfit)
             self.assertEqual([b"a"], [value for *_, value, _ in self.read(packed.data)])
             self.assertEqual([], pack([each], "none", ROOM).timestamps)
+        odd: Any = Record("t", "b", None, (), 0, 1)  # as large as the one before it
+        self.assertEqual(
+            (1, TypeError), (len((packed := pack([Record("t", b"a", None, (), 0, 1), odd], "none", ROOM)).timestamps), type(packed.unfit))
+        )
 
     def test_varints(self) -> None:
         """Zigzag, as Kafka has them (Protocol Buffers' sint64)."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from psubd.errors import BadRecord, PsubdError, StorageTimeout, StorageUnavailable, TooLarge, TopicMissing
 from psubd.model import Position, Record, StoredTopic
 from psubd.storage.kafka.atlas import Chart
-from psubd.storage.kafka.outbox import Entry, Settled, size_of
+from psubd.storage.kafka.outbox import Bundle, Entry, Settled, count_of, records_of, size_of
 from psubd.storage.kafka.rd_outbox import FEW, Hand, RdOutbox, of_acks
 from psubd.storage.kafka.settings import RdKafkaSettings
 
@@ -81,7 +81,7 @@ class Plain:
         given, self.given = self.given, []
         bad = [entry for entry in given if entry.record.value == b"bad"]
         good = [entry for entry in given if entry not in bad]
-        self.finished([Settled(bad, BadRecord("bad")), Settled(good, None, TOPIC, 0, 100, [1] * len(good))])
+        self.finished([Settled(bad, BadRecord("bad")), Settled(good, None, TOPIC, 0, 100, [1] * count_of(good))])
 
 
 class Map:
@@ -127,14 +127,22 @@ class RdOutboxCase(SynchronousTestCase):
     def finished(self, settled: list[Settled]) -> None:
         for each in settled:
             for entry, result in each.results():
-                self.assertNotIn(entry.record.value, self.told, "told twice")
+                values = [record.value for record in records_of([entry])]
+                self.assertFalse(self.told.keys() & set(values), "told twice")
                 entry.told(result)
-                self.told[entry.record.value] = result
+                self.told.update(zip(values, result if isinstance(entry, Bundle) else [result], strict=True))
 
     def post(self, *values: bytes, partition: int = 0, topic: str = TOPIC, seconds: float = 10, stamp: int | None = 5) -> None:
         for value in values:
             record = Record(topic, value, None, (), partition, stamp)
             self.outbox.post(Entry(record, size_of(record), time.monotonic() + seconds, lambda result: None), self.map.charts.get(topic))
+
+    def bundle(self, *values: bytes, seconds: float = 10) -> None:
+        """They come as a batch."""
+        records = [Record(TOPIC, value, None, (), 0, 5) for value in values]
+        size = sum(map(size_of, records))
+        bundle = Bundle(records, range(len(records)), size, time.monotonic() + seconds, lambda numbers, results: None)
+        self.outbox.post(bundle, self.map.charts[TOPIC])
 
     def tell(self, *given: Any, **named: Any) -> None:
         """librdkafka's thread."""
@@ -166,6 +174,50 @@ class Waves(RdOutboxCase):
         self.tell()
         self.assertEqual({b"a": 0, b"b": 1, b"c": 2, b"d": 0, b"e": 0}, self.offsets())
         self.assertEqual(0, self.outbox.queued_bytes)
+
+    def test_a_batch_goes_the_other_way(self) -> None:
+        """Through the `Outbox`, with what waits before and behind it, once librdkafka has told of all before; what comes later goes through
+        librdkafka again, once the `Outbox` has told. Other partitions are not touched."""
+        self.post(b"a")
+        self.outbox.wake()
+        self.post(b"b")
+        self.bundle(b"c", b"d", b"e")
+        self.post(b"f")
+        self.outbox.wake()
+        self.assertEqual([], self.plain.given, "it would overtake a")
+        self.tell()
+        self.assertEqual([b"b", b"c", b"f"], self.plain.values())
+        self.post(b"g")
+        self.post(b"h", partition=2)
+        self.outbox.wake()
+        self.assertEqual([b"h"], self.producer.values(), "g would overtake f")
+        self.plain.tell()
+        self.assertEqual([b"h", b"g"], self.producer.values())
+        self.tell()
+        self.assertEqual({b"a": 0, b"b": 100, b"c": 101, b"d": 102, b"e": 103, b"f": 104, b"g": 1, b"h": 0}, self.offsets())
+        self.assertEqual(0, self.outbox.queued_bytes)
+
+    def test_batches_without_end_keep_nobody_waiting(self) -> None:
+        """What is posted alone goes with the next batch, though the `Outbox` is never empty."""
+        self.bundle(b"a", b"b")
+        self.outbox.wake()
+        self.post(b"c")
+        self.bundle(b"d", b"e")
+        self.outbox.wake()
+        self.assertEqual([b"a", b"c", b"d"], self.plain.values())
+        self.assertEqual([], self.producer.values())
+
+    def test_a_batch_that_waits_too_long(self) -> None:
+        """All of it is unavailable, once its time is up; what is posted then goes through librdkafka."""
+        self.post(b"a")
+        self.outbox.wake()
+        self.bundle(b"b", b"c", seconds=-1)
+        self.outbox._expire()
+        self.assertEqual({b"b": StorageUnavailable, b"c": StorageUnavailable}, self.offsets())
+        self.assertEqual(2, self.outbox.failed_records)
+        self.post(b"d")
+        self.tell()
+        self.assertEqual([b"d"], self.producer.values())
 
     def test_offsets_with_others_between(self) -> None:
         """Each record is told its own offset, where somebody else wrote between two batches too."""
