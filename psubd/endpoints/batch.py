@@ -15,7 +15,7 @@ from psubd.endpoints.names import Lines
 from psubd.endpoints.pub import read_acks, read_topic, refuse_query
 from psubd.errors import BadBody, BadHeader, PsubdError, TooLarge, UnsupportedMediaType
 from psubd.interfaces import IClock, IExchange, IGate, IPublisher
-from psubd.model import Acks, Answer, Grant, Position, Record, Topic
+from psubd.model import Acks, Answer, Grant, Position, Record, Topic, sizes
 
 MAX_RECORDS = 10_000
 MAX_BODY = 16 * 1024 * 1024
@@ -68,10 +68,7 @@ class Batches:
         if waiting is not None:
             await waiting
         judged = self._judged_plain(topic, plain) if plain else await self._judged(topic, raws)
-        size = 0
-        for record in judged:
-            size += record.size
-        self._gate.may_publish(grant, topic.id, len(judged), size)
+        self._gate.may_publish(grant, topic.id, len(judged), sum(sizes(judged)))
         results = await self._publisher.publish(judged, acks)
         if acks == "0":
             return json_answer({"topic": topic.id, "accepted": len(judged)}, 202)

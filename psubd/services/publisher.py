@@ -11,7 +11,7 @@ from zope.interface import implementer
 from psubd.counts import Count, Counts
 from psubd.errors import BadHeader, PsubdError, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IPublisher, IStorage
-from psubd.model import Acks, Headers, Position, Record, StoredTopic, Topic
+from psubd.model import Acks, Headers, Position, Record, StoredTopic, Topic, sizes
 from psubd.services.partitioner import Spread, partition_of
 
 MAX_MESSAGE_BYTES = 1_048_576
@@ -61,7 +61,17 @@ class Publisher:
 
     def judge_all(self, topic: Topic, records: Sequence[Record]) -> list[Record]:
         stored, now = self._stored(topic), self._clock.epoch_ms()
-        return [self._judge(record, stored, now, not number) for number, record in enumerate(records)]
+        # a bare value of no great size can only be taken, and has one place to go: most batches are of those
+        simple = stored.partitions == 1 and stored.cleanup != "compact"
+        most = min(self._max_message_bytes, stored.max_message_bytes - LOOSE_OVERHEAD) if simple else -1
+        judged = []
+        for number, record in enumerate(records):
+            value = record.value
+            if value is None or len(value) > most or not bare(record):
+                judged.append(self._judge(record, stored, now, not number))
+            else:
+                judged.append(Record(record.topic, value, None, (), 0, now))
+        return judged
 
     def _stored(self, topic: Topic) -> StoredTopic:
         stored = self._storage.known(topic.id)
@@ -153,9 +163,7 @@ class Publisher:
     def _counted(self, results: list[Position | PsubdError], records: Sequence[Record]) -> list[Position | PsubdError]:
         messages = len(records)
         self._waiting -= messages
-        size = 0
-        for record in records:
-            size += record.size
+        size = sum(sizes(records))
         for record, result in zip(records, results, strict=False):  # with acks 0 there are none
             if isinstance(result, PsubdError):
                 self._counts.failed(result.code, 1)
@@ -201,6 +209,11 @@ def judged_timestamp(timestamp: int, now: int, stored: StoredTopic) -> int:
     if not 0 <= timestamp <= latest:
         raise BadHeader(f"timestamp: {timestamp} is out of range; send milliseconds since the epoch, 0 to {latest} (now is {now})")
     return timestamp
+
+
+def bare(record: Record) -> bool:
+    """Whether the record names nothing beside its topic and value."""
+    return record.key is None and not record.headers and record.partition is None and record.timestamp is None
 
 
 def headers_size(headers: Headers) -> int:

@@ -13,7 +13,7 @@ from psubd.errors import BadHeader, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IPublisher
 from psubd.model import Acks, Record, StoredTopic, Topic, TopicSpec
 from psubd.services.partitioner import RUN_BYTES, RUN_MS, partition_of
-from psubd.services.publisher import Publisher, stored_size, varint_size
+from psubd.services.publisher import MAX_MESSAGE_BYTES, Publisher, stored_size, varint_size
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
 
@@ -335,6 +335,20 @@ class JudgeAllTests(PublisherCase):
         self.assertEqual(self.publisher.judge_all(topic, records), [self.publisher.judge(topic, record) for record in records])
         keyless = self.publisher.judge_all(topic, [Record("orders", bytes(RUN_BYTES))] * 6)
         self.assertEqual({record.partition for record in keyless}, set(range(6)))
+
+    def test_bare_values_of_one_partition(self) -> None:
+        """The short way gives what `judge` gives, and refuses what it refuses: a value too large, a partition that is not there."""
+        topic = self.topic()
+        records = [
+            *(Record("orders", value) for value in (b"", b"1", None, bytes(MAX_MESSAGE_BYTES))),
+            Record("orders", b"1", b""),
+            Record("orders", b"1", None, (("a", None),)),
+            Record("orders", b"1", None, (), 0),
+            Record("orders", b"1", None, (), None, 0),
+        ]
+        self.assertEqual(self.publisher.judge_all(topic, records), [self.publisher.judge(topic, record) for record in records])
+        self.assertRaises(TooLarge, self.publisher.judge_all, topic, [Record("orders", bytes(MAX_MESSAGE_BYTES + 1))])
+        self.assertRaises(BadHeader, self.publisher.judge_all, topic, [Record("orders", b"1", None, (), 1)])
 
     def test_refused(self) -> None:
         """One that is refused refuses all."""

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from psubd.errors import Internal, PsubdError, StorageUnavailable
 from psubd.interfaces import IClock, IStorage
-from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StoredTopic, TopicPartition, TopicSpec
+from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StoredTopic, TopicPartition, TopicSpec, sizes
 from psubd.storage.sqlite import reading
 from psubd.storage.sqlite.database import Database
 from psubd.storage.sqlite.meters import Meters
@@ -163,9 +163,7 @@ class SqliteStorage:
     def publish(self, records: Sequence[Record], acks: Acks) -> "Deferred[list[Position | PsubdError]]":
         if self._closed is not None:
             return self._refused()
-        size = WAITING_OVERHEAD * len(records)
-        for record in records:
-            size += record.size
+        size = WAITING_OVERHEAD * len(records) + sum(sizes(records))
         if self._waiting_bytes and self._waiting_bytes + size > self._settings.queue_bytes:
             return fail(StorageUnavailable("too much waits to be stored; send slower"))
         self._waiting_bytes += size
