@@ -19,7 +19,6 @@ from psubd.wire.paths import PART, Templates, first_segment
 from psubd.wire.problem import Refusal, internal
 from psubd.wire.request import Request
 
-
 OWN = "part_"
 
 

@@ -43,7 +43,7 @@ class ReadmeTests(ProcessCase):
     def test_confluents_clients(self) -> None:
         """The commands of Confluent's API work when pasted after the five minutes: what was published is read, and committed."""
         written, _ = self.run_blocks("Five minutes", "Clients of Confluent's REST proxy")
-        self.assertEqual([line for line in written if "error_code\":4" in line or "error_code\":5" in line], [])
+        self.assertEqual([line for line in written if 'error_code":4' in line or 'error_code":5' in line], [])
         *_, read, committed = written
         self.assertEqual((len(json.loads(read)), committed), (4, "[]"))
 
