@@ -4,16 +4,17 @@ The registry says which there are and what they want (`/instances/<group>`); the
 any of them wants is reserved for them: nothing of it is leased to the sub endpoint's clients. What those had out before stays theirs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from psubd.delivery.shares import share
-from psubd.errors import IllegalState, InstanceMissing, NotFound, OwnershipInDoubt, PsubdError, StorageUnavailable
+from psubd.errors import InstanceMissing, NotFound, PsubdError
 from psubd.interfaces import Entry, IGate, IRegistry
-from psubd.model import Binding, Delivery, Grant, InstanceSpec, Mark, Poll, Start, TopicPartition
+from psubd.model import Binding, Delivery, Grant, InstanceSpec, Poll, Start, TopicPartition
+from psubd.services.bookkeeping import Bookkeeper
 from psubd.services.channels import Channel
 from psubd.services.contests import Contest
 from psubd.services.holdings import Holding, Member, Stand
@@ -62,16 +63,14 @@ class Home(Protocol):
 class Cohort:
     """:param timeout_ms: an instance that nobody called for so long is dismissed.
 
-    :ivar members: by id, in the order in which they were made. :ivar holdings: who has what. :ivar lock: held while places are taken.
-    :ivar rewinding: partitions whose place is being moved by a commit: who has them stays where it is.
+    :ivar members: by id, in the order in which they were made. :ivar holdings: who has what. :ivar books: what they commit.
     """
 
     def __init__(self, home: Home, shop: Workshop, registry: IRegistry, gate: IGate, timeout_ms: int) -> None:
         self.home, self.shop, self.gate = home, shop, gate
         self.members: dict[str, Member] = {}
         self.holdings: dict[TopicPartition, Holding] = {}
-        self.lock = DeferredLock()
-        self.rewinding: set[TopicPartition] = set()
+        self.books = Bookkeeper(self, shop.rewind)
         self._registry, self._clock, self._timeout_ms = registry, shop.clock, timeout_ms
         self._left: dict[TopicPartition, Stand] = shop.carried.stands_of(home.name)
         self._whole: set[str] = set()  # what is wanted: topics, and partitions by hand
@@ -336,7 +335,7 @@ class Cohort:
         for partition in partitions:
             at = TopicPartition(topic.name, partition)
             holding, channel = self.holdings.get(at), self.channel(at)
-            if holding is not None and channel is not None and at not in self.rewinding:
+            if holding is not None and channel is not None and at not in self.books.moving:
                 holding.begin(channel.ledger.committed)
         self.share()
         self.wake()
@@ -390,74 +389,10 @@ class Cohort:
         for reading in list(self._readings):
             reading.end(nothing() if error is None else error)
 
-    # --- taking places
-
-    async def keep(self, member: Member) -> dict[TopicPartition, int]:
-        """What was wholly written to the client is done, in memory. Up to where, by partition; some may have gone to who waits for them by then.
-        :raises PsubdError:"""
-        async with self.lock:
-            owed = {at: offset for at, holding in member.holdings.items() if (offset := holding.owed) is not None}
-            await self._take({at: Mark(at, offset) for at, offset in owed.items()}, member)
-            return owed
-
-    async def take(self, marks: Sequence[Mark], member: Member) -> list[Channel]:
-        """All below these is done, in memory; the group's place goes back where more was done. The channels that changed.
-
-        :raises IllegalState: another instance has one of them. :raises PsubdError: one cannot be looked at now, or not be put back."""
-        async with self.lock:
-            return await self._take({mark.at: mark for mark in marks}, member)
-
-    async def _take(self, marks: Mapping[TopicPartition, Mark], member: Member) -> list[Channel]:
-        self.home.tenure.check()
-        own = [holding for at in marks if (holding := self.holdings.get(at)) is not None]
-        others = [holding for holding in own if holding.member is not member]
-        if others:
-            raise IllegalState(f"{named(holding.at for holding in others)} went to another instance of the group; nothing was committed")
-        back: dict[str, dict[int, int]] = {}
-        for at, channel in [(at, self.settled(at)) for at in marks]:
-            holding, offset = self.holdings.get(at), marks[at].offset
-            if offset >= channel.ledger.committed:
-                channel.done_below(offset)
-            elif holding is None or holding.kept != offset:
-                back.setdefault(at.topic, {})[at.partition] = offset
-        self.home.topic_dirty()
-        for topic, places in back.items():
-            await self._rewind(topic, places)
-        for holding in own:
-            holding.kept = marks[holding.at].offset
-        channels = [self.settled(at) for at in marks]
-        for channel in channels:
-            channel.annotate(marks[channel.at].metadata)
-        self.see(own)
-        return channels
-
-    async def _rewind(self, topic: str, places: Mapping[int, int]) -> None:
-        """The registry first, as any reset."""
-        moved = {TopicPartition(topic, partition) for partition in places}
-        self.rewinding |= moved
-        try:
-            await self.shop.rewind(self.home.name, topic, places)
-        finally:
-            self.rewinding -= moved
-
-    def settled(self, at: TopicPartition) -> Channel:
-        """The channel, where it can be gone by. :raises OwnershipInDoubt: StorageUnavailable:"""
-        channel = self.channel(at)
-        if channel is None:
-            raise OwnershipInDoubt(f"the group's place on partition {at.partition} of topic {at.topic!r} is being moved; ask again in a moment", 1)
-        if channel.halted:
-            raise StorageUnavailable(f"whether the log of partition {at.partition} of topic {at.topic!r} was cut is being looked at; ask again", 1)
-        return channel
-
 
 def is_on(stand: Stand, topic: LiveTopic, channel: Channel) -> bool:
     """Whether it is of the log that the group stands on, and the group was not moved since."""
     return (stand.uid, stand.since) == (topic.record.uid, channel.since) and stand.position <= channel.end
-
-
-def named(partitions: Iterable[TopicPartition]) -> str:
-    """For a message."""
-    return ", ".join(f"partition {at.partition} of topic {at.topic!r}" for at in sorted(partitions))
 
 
 def missing(group: str, id: str) -> InstanceMissing:

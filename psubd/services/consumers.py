@@ -24,8 +24,9 @@ from psubd.errors import (
 )
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
 from psubd.model import Aim, Bounds, Delivery, Grant, InstanceSpec, Mark, Poll, Standing, StoredTopic, TopicPartition, Wish
+from psubd.services.bookkeeping import named
 from psubd.services.channels import Channel
-from psubd.services.cohort import Cohort, missing, named
+from psubd.services.cohort import Cohort, missing
 from psubd.services.commits import Committer
 from psubd.services.group_records import application_of, check_name, group_of
 from psubd.services.groups import LiveGroup
@@ -87,7 +88,7 @@ class Consumers:
         with called(group, member) as cohort:
             if member.spec.auto_commit:
                 await self._settled(member)
-                await cohort.keep(member)
+                await cohort.books.keep(member)
             plan = under(group.tenure, dismiss(name, id, member.spec.serial))
             await self._registry.change(f"application {application_of(name)}", plan)
 
@@ -98,7 +99,7 @@ class Consumers:
             check_change(member.spec.wish, wished)
             await self._check_wish(grant, name, wished, member.spec)
             if member.spec.auto_commit:
-                await cohort.keep(member)
+                await cohort.books.keep(member)
             plan = under(group.tenure, wish(name, id, member.spec.serial, wished))
             await self._registry.change(f"application {application_of(name)}", plan)
             if wished != Wish():
@@ -141,7 +142,7 @@ class Consumers:
             if marks is None:
                 return await self._commit_read(group, cohort, member)
             await self._check_marks(grant, group, marks)
-            await self._keep(group, await cohort.take(marks, member))
+            await self._keep(group, await cohort.books.take(marks, member))
             return [msgspec.structs.replace(mark, consumed=consumed(member, mark.at)) for mark in marks]
 
     async def committed(self, grant: Grant, name: str, id: str, partitions: Sequence[TopicPartition]) -> list[Mark]:
@@ -156,7 +157,7 @@ class Consumers:
     async def _commit_read(self, group: LiveGroup, cohort: Cohort, member: Member) -> list[Mark]:
         """What was wholly written."""
         await self._settled(member)
-        taken = await cohort.keep(member)
+        taken = await cohort.books.keep(member)
         await self._keep(group, [channel for at in {**taken, **member.holdings} if (channel := cohort.channel(at)) is not None])
         lost, member.lost, unsure, member.unsure = member.lost, set(), member.unsure, False
         if unsure:
@@ -360,7 +361,7 @@ def goal_of(aim: Aim, bound: Bounds, moments: Mapping[tuple[str, int], Mapping[i
 
 def mark_of(cohort: Cohort, member: Member, at: TopicPartition) -> Mark:
     """The group's place of now."""
-    channel, holding = cohort.settled(at), member.holdings.get(at)
+    channel, holding = cohort.books.settled(at), member.holdings.get(at)
     offset = channel.ledger.committed if holding is None or holding.kept is None else holding.kept
     return Mark(at, offset, channel.note, consumed(member, at))
 

@@ -6,11 +6,11 @@ from typing import Protocol
 from psubd.errors import PsubdError
 from psubd.interfaces import IGate
 from psubd.model import Binding, Message, Slice, TopicPartition
+from psubd.services.bookkeeping import Bookkeeper
 from psubd.services.channels import Channel
 from psubd.services.contests import Contest
 from psubd.services.holdings import Holding, Member
 from psubd.services.live_topics import LiveTopic
-from psubd.services.rounds import Job
 from psubd.services.tenures import Tenure
 from psubd.services.visits import Visits
 from psubd.services.workshop import Workshop
@@ -38,6 +38,7 @@ class Circle(Protocol):
     """The group's instances."""
 
     gate: IGate
+    books: Bookkeeper
 
     @property
     def home(self) -> Home:
@@ -51,9 +52,6 @@ class Circle(Protocol):
 
     def bound(self) -> Mapping[str, Binding]:
         """What the application may read today."""
-
-    def keep(self, member: Member) -> Job[dict[TopicPartition, int]]:
-        """What was wholly written to the client is done."""
 
     def see(self, holdings: list[Holding]) -> None:
         """Something of these was settled."""

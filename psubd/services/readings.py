@@ -154,7 +154,7 @@ class Reading:
     async def _read(self) -> Delivery:
         self._judge(True)
         if self.member.spec.auto_commit and any(holding.owed is not None for holding in self.member.holdings.values()):
-            await carried_through(self._circle.keep(self.member))
+            await carried_through(self._circle.books.keep(self.member))
         while True:
             self._rung = False
             self._judge(False)

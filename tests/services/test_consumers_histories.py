@@ -97,12 +97,12 @@ class History(Circle, SubscriberTestCase):
             self.answers.remove(answer)
             stands = answer.delivery.stands is None or answer.delivery.stands()
             whole = stands and self.random.random() < 0.8
+            if whole and answer.id is not None:
+                self.handed.setdefault(answer.id, set()).update(answer.places)
+                self.maybe |= answer.places if answer.id in self.autos else set()
             answer.delivery.settle(len(answer.delivery.messages) if whole else self.random.randrange(len(answer.delivery.messages)))
             if whole and answer.id is None:
                 self.done |= answer.places
-            elif whole:
-                self.handed.setdefault(answer.id, set()).update(answer.places)
-                self.maybe |= answer.places if answer.id in self.autos else set()
 
     def commit_read(self):
         if self.here:
@@ -119,11 +119,11 @@ class History(Circle, SubscriberTestCase):
             self.done |= {place for place in self.published if place[0] == mark.at.partition and place[1] < mark.offset}
 
     def commit_marks(self):
-        """Further than anybody read, now and then."""
-        if self.here:
+        """Further than anybody read, now and then; never back, as far as can be told."""
+        if self.here and all(call.called for call in self.calls):
             id, partition = self.random.choice(sorted(self.here)), self.random.randrange(3)
             offsets = [offset for at, offset in self.published if at == partition]
-            undone = [offset for offset in offsets if (partition, offset) not in self.done]
+            undone = [offset for offset in offsets if (partition, offset) not in self.done | self.maybe]
             if undone:
                 mark = Mark(TopicPartition("orders", partition), min(undone) + 1)
                 self.over |= {(partition, offset) for offset in offsets if offset < mark.offset}  # who holds it holds what was told to be done

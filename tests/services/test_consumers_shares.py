@@ -262,6 +262,16 @@ class WishTests(Circle, SubscriberTestCase):
         self.bind("shop", "bills")
         self.failureResultOf(self.read(), NoPlace)
 
+    def test_no_place_for_a_poll(self):
+        """A poll begins where the binding says, whatever instances say that may not begin there."""
+        self.create_topic("bills")
+        self.wait(self.enlist(reset=None))
+        self.wait(self.wish(pattern="bills"))
+        self.bind("shop", "bills")
+        self.assertEqual(self.take(group="shop.g", topics=["bills"]), [])
+        self.publish("bills")
+        self.assertEqual(self.fetch(), [("bills", 0, 0)])
+
 
 class ShareTests(Circle, SubscriberTestCase):
     def test_shared_out(self):
