@@ -16,11 +16,13 @@ import psubd.plugins
 from psubd import __version__
 from psubd.access.gate import Gate
 from psubd.config import NAMES, Config, PeerTls, Schemes, scheme_of
+from psubd.endpoints.confluent.settings import ConfluentSettings
 from psubd.errors import ConfigError
 from psubd.folder import FolderCarryover, StateFolder
 from psubd.interfaces import (
     Environment,
     IClock,
+    IConsumers,
     IMembership,
     INodes,
     IRedriver,
@@ -65,7 +67,8 @@ class Cluster(msgspec.Struct, frozen=True):
 class House(msgspec.Struct, frozen=True):
     """The parts, built and handed to each other, not started.
 
-    :ivar subscriber: of the groups that this node serves. :ivar groups: of all groups, whichever node serves them; likewise `redriver`.
+    :ivar subscriber: of the groups that this node serves. :ivar groups: of all groups, whichever node serves them; likewise ``consumers`` and
+        ``redriver``.
     :ivar unfit: why the registry keeps this node from serving; None: it does not.
     """
 
@@ -79,6 +82,7 @@ class House(msgspec.Struct, frozen=True):
     registrar: Registrar
     subscriber: Subscriber
     groups: ISubscriber
+    consumers: IConsumers
     publisher: Publisher
     redriver: IRedriver
     monitor: Monitor
@@ -147,6 +151,7 @@ def build(config: Config, found: Schemes, folder: StateFolder, reactor: Any) -> 
         metrics,
         membership=None if snapshot is None else membership,
         carryover=None if shared else FolderCarryover(folder),
+        instance_timeout_ms=config.consumer_instance_timeout_ms,
     )
     publisher = Publisher(storage, clock, config.max_message_bytes, metrics)
     redriver = Redriver(storage, registry, gate, publisher, clock, metrics, tenure_of=subscriber.tenure_of)
@@ -164,6 +169,7 @@ def build(config: Config, found: Schemes, folder: StateFolder, reactor: Any) -> 
         registrar=Registrar(registry, storage, clock, config.max_message_bytes),
         subscriber=subscriber,
         groups=subscriber if cluster is None else cluster.switchboard,
+        consumers=subscriber if cluster is None else cluster.switchboard,
         publisher=publisher,
         redriver=redriver if cluster is None else cluster.switchboard,
         monitor=Monitor(subscriber, storage, registry, clock, metrics, __version__, own=own_groups(subscriber, membership) if shared else None),
@@ -193,7 +199,7 @@ def build_cluster(
     mesh = Mesh(membership=membership, secret=secret, clock=clock, dial=way.dial)
     ownership = Ownership(membership, mesh, subscriber, clock, mode=config.mode, reachable=lambda: storage.trouble() is None, metrics=metrics)
     metrics.register(Muster(membership, mesh, snapshot.seen_ms, clock))
-    switchboard = Switchboard(subscriber, redriver, ownership, membership, mesh, registry, gate, clock, metrics)
+    switchboard = Switchboard(subscriber, subscriber, redriver, ownership, membership, mesh, registry, gate, clock, metrics)
     return Cluster(way, secret, mesh, ownership, switchboard)
 
 
@@ -250,3 +256,15 @@ def peer_mistakes(peer: Sequence[str], address: str, table: PeerTls) -> list[str
 def wire_settings(config: Config) -> WireSettings:
     """The settings of a port that share a name with the configuration's."""
     return WireSettings(**{name: getattr(config, name) for name in WireSettings.__struct_fields__ if name in NAMES})
+
+
+def confluent_settings(config: Config) -> ConfluentSettings:
+    """What Confluent's routes are told."""
+    return ConfluentSettings(
+        anonymous=config.anonymous,
+        base_url=config.consumer_base_url,
+        trusted_proxies=config.trusted_proxies,
+        request_timeout_ms=config.consumer_request_timeout_ms,
+        request_max_bytes=config.consumer_request_max_bytes,
+        application_topics=config.application_topics,
+    )

@@ -10,7 +10,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from psubd.crew import Crew, Spot, Worker
 from psubd.errors import ConfigError
+from psubd.fields import application_id
 from psubd.interfaces import IRegistryFactory, IStorageFactory
 
 DEFAULT_STATE = "/var/lib/psubd"
@@ -30,6 +31,9 @@ SECRET_NAME = re.compile(r"pass|secret|token|credential|private|sasl|auth", re.I
 """Names of table settings and URL parameters whose values are never shown."""
 
 HIDDEN = "***"
+
+BASE_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+"""Of ``consumer_base_url``."""
 
 WORKER = "PSUBD_WORKER"
 """The environment's variable by which a process that psubd starts is told its `Worker`, as JSON. Nobody else sets it."""
@@ -79,6 +83,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout_ms: Milliseconds = 8_000
     drain_delay_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 5_000
     snapshot_max_age_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 3_600
+    anonymous: str = ""
+    anonymous_anywhere: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    consumer_base_url: str = ""
+    consumer_instance_timeout_ms: Milliseconds = 300_000
+    consumer_request_timeout_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000
+    consumer_request_max_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 67_108_864
+    application_topics: Annotated[int, Meta(ge=0, le=100_000)] = 100
     storage_tables: Table = {}
     registry_tables: Table = {}
     admin_token: str | None = None
@@ -103,7 +115,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """All settings as JSON values, without a credential: for the status page, ``--check`` and the log."""
         shown: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
         shown["storage"], shown["registry"] = redact(self.storage), redact(self.registry)
-        for name in ("listen", "manager", "peer", "manager_hosts"):
+        for name in ("listen", "manager", "peer", "manager_hosts", "trusted_proxies"):
             shown[name] = list(shown[name])
         shown["peer_tls"] = msgspec.structs.asdict(self.peer_tls)
         return {**shown, "storage_tables": hide(self.storage_tables), "registry_tables": hide(self.registry_tables)}
@@ -273,6 +285,8 @@ class Judge:
             *self.together(),
             *(mistake for name in ("listen", "manager", "peer") for mistake in self.endpoints(name)),
             *self.manager_exposure(),
+            *self.strangers(),
+            *self.proxies(),
             *self.processes(),
             *self.nodes(),
         ]
@@ -332,6 +346,33 @@ class Judge:
             if Listener.of(description).exposed
         ]
 
+    def strangers(self) -> list[str]:
+        """Nobody is let in without credentials from other hosts unless somebody said so."""
+        anonymous = self.config.anonymous
+        if not anonymous:
+            return [f"{self.origin('anonymous_anywhere')}: says nothing without anonymous; leave it out"] if self.config.anonymous_anywhere else []
+        if not application_id(anonymous):
+            return [f"{self.origin('anonymous')}: {anonymous!r} is no application's id: letters, digits, _ and -, at most 64"]
+        if self.config.anonymous_anywhere:
+            return []
+        return [
+            f"{self.origin('anonymous')}: {description!r} lets everybody who reaches it publish and read as application {anonymous!r}; "
+            "bind it to loopback (interface=127.0.0.1), or set anonymous_anywhere = true"
+            for description in self.config.listen
+            if not Listener.of(description).local
+        ]
+
+    def proxies(self) -> list[str]:
+        """Proxies are addresses or networks, and a base URL is one."""
+        found = [
+            f"{self.origin('trusted_proxies')}: {proxy!r} is neither an address nor a network; write them as 10.0.0.5, 10.0.0.0/8, fd00::/8"
+            for proxy in self.config.trusted_proxies
+            if not is_network(proxy)
+        ]
+        if self.config.consumer_base_url and BASE_URL.fullmatch(self.config.consumer_base_url) is None:
+            found.append(f"{self.origin('consumer_base_url')}: write what clients reach the data port by, as https://kafka.example.com/psubd")
+        return found
+
     def processes(self) -> list[str]:
         """Several processes are several nodes, and have ports enough."""
         registry, config = self.schemes.registries.get(scheme_of(self.config.registry)), self.config
@@ -366,15 +407,18 @@ class Judge:
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """What an endpoint description says of where it can be reached from. ``exposed``: in the clear, from other hosts, as far as it can be told."""
+    """What an endpoint description says of where it can be reached from, as far as it can be told. ``exposed``: in the clear, from other hosts.
+    ``local``: from this host only."""
 
     port: int | None
     exposed: bool
+    local: bool
 
     @classmethod
     def of(cls, description: str) -> "Listener":
         spot = Spot.of(description)
-        return cls(port=spot.port, exposed=spot.kind not in ("ssl", "unix") and not loopback(spot.interface))
+        local = spot.kind == "unix" or loopback(spot.interface)
+        return cls(port=spot.port, exposed=spot.kind != "ssl" and not local, local=local)
 
 
 def loopback(interface: str) -> bool:
@@ -385,6 +429,15 @@ def loopback(interface: str) -> bool:
         return ip_address(interface).is_loopback
     except ValueError:
         return False
+
+
+def is_network(text: str) -> bool:
+    """Whether it is an address, or a network."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def default_state() -> str:

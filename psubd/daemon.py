@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from psubd import __version__, endpoints, keys, manager
-from psubd.compose import Cluster, House, build, schemes, wire_settings
+from psubd.compose import Cluster, House, build, confluent_settings, schemes, wire_settings
 from psubd.config import Config
 from psubd.demo import FILE, NAME, Demo, curl_lines
 from psubd.entrance import Entrance
@@ -275,6 +275,9 @@ class Daemon(Service):
             house.groups,
             house.storage,
             house.clock,
+            consumers=house.consumers,
+            registrar=house.registrar,
+            confluent_settings=confluent_settings(config),
             mode=config.mode,
             max_message_bytes=config.max_message_bytes,
             ready=self._not_ready,

@@ -125,6 +125,18 @@ class NotFound(PsubdError):
     status, code, title = 404, "no_such_route", "Not registered"
 
 
+class InstanceMissing(NotFound):
+    """No consumer instance of that id in the group: it never was, left, or was discarded since nobody used it."""
+
+    title = "No such consumer instance"
+
+
+class PartitionMissing(NotFound):
+    """The topic has no such partition."""
+
+    title = "No such partition"
+
+
 class TopicMissing(PsubdError):
     """Bound, but gone from the storage."""
 
@@ -159,8 +171,27 @@ class Exists(PsubdError):
     status, code, title = 409, "exists", "It exists already"
 
 
+class InstanceExists(Exists):
+    """The group has a consumer instance of that id."""
+
+    title = "The consumer instance exists"
+
+
 class InUse(PsubdError):
     status, code, title = 409, "in_use", "It is in use"
+
+
+class IllegalState(InUse):
+    """What is asked of a consumer instance does not go with what it reads: topics, pattern and partitions exclude each other, and it works on
+    partitions that it has."""
+
+    title = "Not in this state"
+
+
+class NoPlace(InUse):
+    """The instance's group has no place on a partition, and ``auto.offset.reset`` is ``none``."""
+
+    title = "No place to begin"
 
 
 class LeaseLost(PsubdError):

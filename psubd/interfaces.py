@@ -20,6 +20,7 @@ from zope.interface import Attribute, Interface
 from psubd.errors import PsubdError
 from psubd.model import (
     Acks,
+    Aim,
     Answer,
     Application,
     Binding,
@@ -31,6 +32,9 @@ from psubd.model import (
     Elastic,
     Grant,
     GroupView,
+    InstanceSpec,
+    Mark,
+    PartitionLayout,
     Poll,
     Position,
     Record,
@@ -39,6 +43,7 @@ from psubd.model import (
     ResetTo,
     Role,
     Slice,
+    Standing,
     StorageLimits,
     StoredTopic,
     Token,
@@ -46,6 +51,7 @@ from psubd.model import (
     TopicPartition,
     TopicSpec,
     Verdict,
+    Wish,
 )
 
 # --- time -----------------------------------------------------------------------------------------------------------------------
@@ -124,6 +130,9 @@ class Route(msgspec.Struct, frozen=True):
     :ivar admit: called before a body is read, with an exchange that has none yet: what it raises (`PsubdError`) is the answer, so that a
         stranger's body takes no memory. The endpoint judges again afterwards, since a key may end while a body comes in; where a small body came
         with its head, the endpoint alone judges.
+    :ivar refusal: how an error is told on this route, also one that the wire finds (404 and 405 of the path too), given the error and the request's
+        field lines; None: RFC 9457. Its status is the error's own unless the dialect has another.
+    :ivar slash: one trailing slash more is taken as none.
     :ivar hot: asked so often that the data port serves it past Klein's tree; what it does must not depend on that.
     """
 
@@ -137,6 +146,8 @@ class Route(msgspec.Struct, frozen=True):
     head: bool = False
     doc: Any = None
     admit: "Callable[[IExchange], Any] | None" = None
+    refusal: "Callable[[PsubdError, Sequence[tuple[bytes, bytes]]], Answer] | None" = None
+    slash: bool = False
     hot: bool = False
 
 
@@ -268,6 +279,53 @@ class ISubscriber(Interface):
         ``group.places_missing shop orders partitions 3-5: ...``, ``group.contested shop ...``, ``group.regained shop``. Returns what ends it."""
 
 
+class IConsumers(Interface):
+    """Consumer instances: clients of Confluent's REST proxy, each with an id of its own in a group (its full name), whichever node they ask.
+
+    An instance has partitions: its share of those that its group's instances subscribed to, or those that it was assigned by hand, and nobody else
+    of the group gets their messages while it has them, the sub endpoint neither. It reads on from its own position, which begins where the group
+    stands; what it read is done when it is committed, and given again to who has the partition next otherwise. All of it is in
+    the registry but the positions: when its node dies it goes on at another one from what was committed.
+
+    All calls but `enlist` fail with InstanceMissing, and renew the instance: one that nobody called for its time is dismissed. All fail with
+    BadCredentials, TopicNotBound, StorageUnavailable, StorageTimeout, RegistryUnavailable, OwnershipInDoubt as `ISubscriber` does.
+    """
+
+    def enlist(grant: Grant, group: str, instance: str, spec: InstanceSpec) -> "Deferred[None]":
+        """Make it; ``spec.wish`` may be set, serial and time are the node's. Fails with InstanceExists, TooManyGroups (too many instances, or
+        groups)."""
+
+    def dismiss(grant: Grant, group: str, instance: str) -> "Deferred[None]":
+        """It leaves: its partitions go to the others of the group; what it was given and did not commit comes again. In auto-commit, what it was
+        wholly given is done first."""
+
+    def wish(grant: Grant, group: str, instance: str, wish: Wish) -> "Deferred[None]":
+        """What it reads from now on, instead of what it read; ``Wish()``: nothing. The group's place on topics that are new to it is kept by the
+        time this fires, so that ``latest`` misses nothing that is published after. Fails with IllegalState (assigned by hand and subscribed
+        exclude each other until it wishes for nothing), PartitionMissing, NoPlace, BadParameter (the pattern)."""
+
+    def look(grant: Grant, group: str, instance: str) -> "Deferred[Standing]":
+        """How it stands."""
+
+    def read(grant: Grant, group: str, instance: str, ask: Poll) -> "Deferred[Delivery]":
+        """As `ISubscriber.poll` with ``ask.instance`` set: what its partitions have, in offset order each, from where it stands. One read of an
+        instance at a time: the next waits until it is known what became of the one before, and goes on from there; what
+        was not wholly written is given again. Not leased: `Delivered.token` and ``attempt`` are None."""
+
+    def seek(grant: Grant, group: str, instance: str, aims: Sequence[Aim]) -> "Deferred[None]":
+        """Read on there; the group's place stays. All or none. Fails with IllegalState (a partition that it does not have), PartitionMissing,
+        OffsetOutOfRange."""
+
+    def commit(grant: Grant, group: str, instance: str, marks: Sequence[Mark] | None) -> "Deferred[list[Mark]]":
+        """Take the group's place there, in storage when this fires: what is below is done, also where somebody else has it. A mark
+        below what is done is a reset of that partition. None: what was wholly written to the client. The marks as they stand then, with
+        `Mark.consumed`. Fails with IllegalState where a partition went to another instance meanwhile (the others are committed), PartitionMissing,
+        OffsetOutOfRange (past the end), BadParameter."""
+
+    def committed(grant: Grant, group: str, instance: str, partitions: Sequence[TopicPartition]) -> "Deferred[list[Mark]]":
+        """The group's places. Fails with PartitionMissing."""
+
+
 class IRedriver(Interface):
     """Dead letters back to where they came from."""
 
@@ -305,9 +363,11 @@ class IRegistrar(Interface):
     def delete_application(id: str, force: bool, actor: str, if_match: int | None) -> "Deferred[dict[str, list[str]]]":
         """InUse while it owns topics or is bound, unless ``force``: then those go too, and are named: ``topics``, ``bindings``, ``groups``."""
 
-    def create_topic(spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str) -> "Deferred[Topic]":
+    def create_topic(
+        spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True
+    ) -> "Deferred[Topic]":
         """Make it in the storage, or adopt it as it is there; bind its owner for pub. Exists where it is registered, or where it is in the
-        storage with other partitions than were given."""
+        storage with other partitions than were given; without ``adopt``, where it is in the storage at all."""
 
     def alter_topic(id: str, changes: Mapping[str, Any], actor: str, if_match: int | None) -> "Deferred[Topic]":
         """``changes``: partitions (more only), retention_ms, retention_bytes, elastic, config."""
@@ -372,8 +432,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 class ISnapshot(Interface):
     """The whole tree in memory, as of one serial. Paths: ``/applications/<id>``, ``/topics/<id>``, ``/bindings/<application>``,
-    ``/tokens/<name>``, ``/groups/<full name>``, ``/redrives/<full name>``, ``/secrets/<name>``; a path has at most 1 MiB of data (ZooKeeper's
-    limit)."""
+    ``/tokens/<name>``, ``/groups/<full name>``, ``/instances/<full name>``, ``/redrives/<full name>``, ``/secrets/<name>``; a path has at most
+    1 MiB of data (ZooKeeper's limit)."""
 
     serial: int = Attribute("Serial of the last change that it holds; 0: none.")
 
@@ -617,6 +677,12 @@ class IStorage(Interface):
     def watch(topic: str, partition: int, offset: int) -> "Deferred[None]":
         """Fires when a record at ``offset`` or later may be there to read, at once where one is; also when the topic went away or grew, and when
         the storage is cut off from it, so that who waits finds that out by reading. Cancel to withdraw it. Cheap: tens of thousands may wait."""
+
+    def layout(topic: str) -> "Deferred[dict[int, PartitionLayout]]":
+        """By partition, where it lies now. Fails with TopicMissing."""
+
+    def brokers() -> "Deferred[tuple[int, ...]]":
+        """The brokers that are there now, sorted; a storage without brokers: (0,)."""
 
     def bounds(topic: str) -> "Deferred[dict[int, Bounds]]":
         """First and end offset of every partition. Fails with TopicMissing."""

@@ -120,6 +120,17 @@ class Commit(msgspec.Struct, frozen=True):
     log_epoch: int = -1
 
 
+class PartitionLayout(msgspec.Struct, frozen=True):
+    """Where a partition lies. Numbers are the storage's own names of its brokers; a storage without brokers is the one broker 0.
+
+    :ivar leader: None: there is none now.
+    """
+
+    leader: int | None
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
 class StoredTopic(msgspec.Struct, frozen=True):
     """What the storage knows of a topic.
 
@@ -297,6 +308,82 @@ class Group(msgspec.Struct, frozen=True):
     topics: dict[str, GroupTopic] = {}
 
 
+# --- consumer instances (Confluent's REST proxy, contract section 4) ------------------------------------------------------------
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What an instance reads: exactly one of the three is set, or none.
+
+    :ivar topics: subscribed by name. :ivar pattern: subscribed by a regular expression (RE2), matched whole against the topics that are bound.
+    :ivar partitions: assigned by hand.
+    """
+
+    topics: tuple[str, ...] | None = None
+    pattern: str | None = None
+    partitions: tuple[TopicPartition, ...] | None = None
+
+
+class InstanceSpec(msgspec.Struct, frozen=True):
+    """A consumer instance as it was asked for, and what it reads; kept in the registry, so that any node can go on with it.
+
+    :ivar dialect: 1 or 2: the version of Confluent's API that made it.
+    :ivar format: ``binary``, ``json`` or ``text``: the embedded format of what it reads.
+    :ivar reset: where it begins on a partition where its group has no place. ``None`` (Kafka's ``none``): it is refused then.
+    :ivar auto_commit: what one read gave and was wholly written is done with the next read.
+    :ivar min_bytes: a read waits for so many payload bytes, or its timeout (``fetch.min.bytes``; 1: for anything).
+    :ivar timeout_ms: how long a read waits at most (``consumer.request.timeout.ms``).
+    :ivar serial: of the registry's change that made it: one made again under the same id is another one.
+    """
+
+    dialect: Literal[1, 2]
+    format: Literal["binary", "json", "text"] = "binary"
+    reset: Start | None = "latest"
+    auto_commit: bool = True
+    min_bytes: int = 1
+    timeout_ms: int = 1_000
+    wish: Wish = Wish()
+    serial: int = 0
+    created_ms: int = 0
+
+
+class Instances(msgspec.Struct, frozen=True):
+    """All consumer instances of one group, by id: one path of the registry."""
+
+    items: dict[str, InstanceSpec] = {}
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """An instance as it is now.
+
+    :ivar topics: that it reads: those that it subscribed to, or that its pattern matches today; of hand-made assignments: theirs.
+    :ivar partitions: that it has now. Those that are on their way to it from another instance are not among them.
+    """
+
+    spec: InstanceSpec
+    topics: tuple[str, ...]
+    partitions: tuple[TopicPartition, ...]
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """Where an instance is to read on in a partition: an offset, an end of the log, or the first message at or after a time (ms)."""
+
+    at: TopicPartition
+    to: int | Literal["earliest", "latest"] | tuple[Literal["time"], int]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A place that a client commits, or has committed.
+
+    :ivar offset: of the next message, as the storage keeps it; -1: there is no place. :ivar metadata: the client's own, at most 256 characters.
+    :ivar consumed: the offset of the last message that was handed over to the instance; None: none was.
+    """
+
+    at: TopicPartition
+    offset: int
+    metadata: str = ""
+    consumed: int | None = None
+
+
 # --- access ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +426,8 @@ class Poll(msgspec.Struct, frozen=True):
     """One ask for messages of a group. ``topics`` None: all that the application is bound to for sub. ``ack`` None: each binding's own.
 
     :ivar waited_ms: how long it has waited before, for a node that serves the group, or at one that served it: its age goes with it.
+    :ivar instance: the consumer instance that reads; it gets what its partitions have, without a lease. None: the sub endpoint.
+    :ivar min_bytes: of an instance: it waits for so many payload bytes, or its timeout.
     """
 
     group: str
@@ -349,6 +438,8 @@ class Poll(msgspec.Struct, frozen=True):
     ack: AckMode | None = None
     ack_timeout_ms: int | None = None
     waited_ms: int = 0
+    instance: str | None = None
+    min_bytes: int = 1
 
 
 class Replay(msgspec.Struct, frozen=True):

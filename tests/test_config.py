@@ -306,10 +306,38 @@ class ExposureTests(ConfigCase):
 
     def test_listener(self) -> None:
         """The description's own escapes and both of its forms are read."""
-        self.assertEqual(Listener.of(r"tcp6:80:interface=\:\:1"), Listener(80, False))
-        self.assertEqual(Listener.of("tcp:port=80:interface=127.0.0.1"), Listener(80, False))
-        self.assertEqual(Listener.of("haproxy:ssl:443"), Listener(443, False))
-        self.assertEqual(Listener.of("systemd:domain=INET:index=0"), Listener(None, True))
+        self.assertEqual(Listener.of(r"tcp6:80:interface=\:\:1"), Listener(80, False, True))
+        self.assertEqual(Listener.of("tcp:port=80:interface=127.0.0.1"), Listener(80, False, True))
+        self.assertEqual(Listener.of("haproxy:ssl:443"), Listener(443, False, False))
+        self.assertEqual(Listener.of("systemd:domain=INET:index=0"), Listener(None, True, False))
+
+
+class ConfluentTests(ConfigCase):
+    LOOPBACK = {"listen": ["tcp:0:interface=127.0.0.1"]}
+
+    def test_strangers_off_loopback(self) -> None:
+        """Nobody is let in without credentials from other hosts unless somebody said so, TLS or not."""
+        self.load('anonymous = "shop"\n', **self.LOOPBACK)
+        for description in ("tcp:9090", "tcp:9090:interface=10.0.0.1", "haproxy:tcp:9090"):
+            (line,) = self.mistakes('anonymous = "shop"\n', listen=[description])
+            self.assertIn("anonymous_anywhere = true", line)
+            self.load('anonymous = "shop"\nanonymous_anywhere = true\n', listen=[description])
+
+    def test_stranger_is_an_application(self) -> None:
+        """What no application can be called is told at once, and so is leave that is given to nobody."""
+        (line,) = self.mistakes('anonymous = "a.b"\n', **self.LOOPBACK)
+        self.assertIn("no application's id", line)
+        (line,) = self.mistakes("anonymous_anywhere = true\n", **self.LOOPBACK)
+        self.assertIn("says nothing without anonymous", line)
+
+    def test_proxies(self) -> None:
+        """Proxies are addresses and networks; a base URL is one, with its scheme."""
+        self.load('trusted_proxies = ["10.0.0.5", "10.0.0.0/8", "fd00::/8"]\nconsumer_base_url = "https://kafka.example.com:8443/psubd"\n')
+        (line,) = self.mistakes('trusted_proxies = ["proxy.example.com"]\n')
+        self.assertIn("neither an address nor a network", line)
+        for url in ("kafka.example.com", "ftp://kafka.example.com", "https://a b/"):
+            (line,) = self.mistakes(f'consumer_base_url = "{url}"\n')
+            self.assertIn("consumer_base_url", line)
 
 
 class FileTests(SynchronousTestCase):

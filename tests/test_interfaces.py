@@ -10,6 +10,7 @@ from psubd.folder import FolderCarryover
 from psubd.interfaces import (
     ICarryover,
     IClock,
+    IConsumers,
     IExchange,
     IGate,
     IMembership,
@@ -62,8 +63,10 @@ PROVIDERS: list[tuple[type[Interface], type]] = [
     (IGate, Gate),
     (IPublisher, Publisher),
     (ISubscriber, Subscriber),
+    (IConsumers, Subscriber),
     (ICarryover, FolderCarryover),
     (ISubscriber, Switchboard),
+    (IConsumers, Switchboard),
     (ISeats, Subscriber),
     (IRedriver, Redriver),
     (IRedriver, Switchboard),

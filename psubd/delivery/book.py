@@ -104,6 +104,10 @@ class Book:
         between = [entries[at] for at in starts if at in entries]
         return [entry for entry in between if entry.messages is None and entry.state in (State.READY, State.HELD)]
 
+    def below(self, offset: int) -> list[Entry]:
+        """Those that begin below ``offset``, in order."""
+        return [self.entries[start] for start in sorted(start for start in self.entries if start < offset)]
+
     def block_at(self, offset: int) -> bool:
         """Whether ``offset`` lies in an entry of several messages."""
         index = bisect_right(self._blocks, offset) - 1
@@ -192,6 +196,11 @@ class Book:
             # Where its first message lies is not known: a block, even of one.
             self._piece(entry, max(upto, entry.start), entry.end, max(2, entry.count - goes), UNKNOWN)
         return filled, True
+
+    def cut(self, entry: Entry, start: int) -> None:
+        """A block without payload, that came back, begins at ``start`` from now on; how many messages it has left is known when it is read."""
+        self.remove(entry)
+        self._piece(entry, start, entry.end, max(2, entry.count - 1), UNKNOWN)
 
     def _piece(self, block: Entry, start: int, end: int, count: int, timestamp: int) -> Entry:
         piece = Entry(start, end, count, timestamp, None, block.attempt, block.state, block.serial)

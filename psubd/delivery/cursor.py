@@ -1,9 +1,9 @@
 """A group's place in one partition, and how it stands in the storage's commit (architecture, decision 2).
 
 A commit is an offset and a metadata string. Nothing can prevent a late commit of somebody who no longer owns the group, so each says what it
-belongs to: whoever loads one takes it only if topic, binding and reset are today's. The metadata is ASCII, nine fields between ``;``:
+belongs to: whoever loads one takes it only if topic, binding and reset are today's. The metadata is ASCII, nine or ten fields between ``;``:
 
-    psubd2 ; topic uid ; binding mark ; reset serial ; epoch ; since ; <form> ; <what is done past the offset> ; <attempts>
+    psubd2 ; topic uid ; binding mark ; reset serial ; epoch ; since ; <form> ; <what is done past the offset> ; <attempts> [ ; <note> ]
 
 - ``uid`` and ``mark`` are percent-encoded (a foreign storage's ids may hold anything);
 - the three numbers are decimal;
@@ -11,9 +11,11 @@ belongs to: whoever loads one takes it only if topic, binding and reset are toda
   offset), a length of 1 left out; ``b``: a bitmap, deflated (RFC 1951, no wrapper) and base64: bit i (lowest first) is offset + 1 + i.
 - attempts: ``gap,count`` in hex between ``.``: how often a message that is not done was delivered, from two on; each gap counted from the
   offset of the one before (the first from the commit's offset).
+- note: what a client of a consumer instance committed as its own metadata, UTF-8 in base64; left out where there is none.
 
 The shorter of ``r`` and ``b`` is written. The offset itself is never done: the first bit that can be set is the one after it.
-Attempts take what room is left; those that find none are left out, from the end: the message is tried more often than it should, no more.
+A note is kept where it fits beside what is done. Attempts take what room is left; those that find none are left out, from the end: the message is
+tried more often than it should, no more.
 """
 
 import base64
@@ -59,7 +61,7 @@ class Cursor(NamedTuple):
     :ivar epoch: of the node that wrote it; 0: written by none that owned the group (where a group begins).
     :ivar offset: the first offset that is not done. :ivar done: what is done past it; the first range begins past ``offset``.
     :ivar since: serial of the last reset, or cut of the log, that moved this partition; 0: none did.
-    :ivar attempts: of messages that are not done; may be fewer after a load.
+    :ivar attempts: of messages that are not done; may be fewer after a load. :ivar note: a client's own metadata; empty: none, or it did not fit.
     """
 
     uid: str
@@ -70,6 +72,7 @@ class Cursor(NamedTuple):
     done: Ranges = ()
     since: int = 0
     attempts: Attempts = ()
+    note: str = ""
 
 
 def encode(cursor: Cursor, limit: int = 4096) -> Commit:
@@ -84,15 +87,16 @@ def encode(cursor: Cursor, limit: int = 4096) -> Commit:
     metadata = _head(cursor.uid, cursor.mark, cursor.reset, cursor.epoch, cursor.since) + _tail(cursor.offset, cursor.done) + ";"
     if len(metadata) > limit:
         raise CursorTooLong(f"{len(metadata)} characters for {len(cursor.done)} ranges past offset {cursor.offset}; {limit} fit")
-    return Commit(cursor.offset, metadata + _attempts_text(cursor.offset, cursor.attempts, limit - len(metadata)))
+    note = _note_text(cursor.note, limit - len(metadata))
+    return Commit(cursor.offset, metadata + _attempts_text(cursor.offset, cursor.attempts, limit - len(metadata) - len(note)) + note)
 
 
 def decode(commit: Commit) -> Cursor | None:
     """The cursor that ``commit`` says; None: psubd did not write it, or in a format that this version does not know."""
     fields = commit.metadata.split(";")
-    if len(fields) != 9 or fields[0] != FORMAT or not 0 <= commit.offset <= MAX_OFFSET:
+    if len(fields) not in (9, 10) or fields[0] != FORMAT or not 0 <= commit.offset <= MAX_OFFSET:
         return None
-    _, uid, mark, reset, epoch, since, form, text, tries = fields
+    _, uid, mark, reset, epoch, since, form, text, tries = fields[:9]
     if any(_NUMBER.fullmatch(number) is None for number in (reset, epoch, since)):
         return None
     try:
@@ -100,9 +104,10 @@ def decode(commit: Commit) -> Cursor | None:
         check_ranges(commit.offset, done)
         attempts = _parse_attempts(commit.offset, tries)
         check_attempts(commit.offset, attempts)
+        note = base64.b64decode(fields[9].encode("ascii"), validate=True).decode() if len(fields) > 9 else ""
     except (ValueError, zlib.error, binascii.Error):
         return None
-    return Cursor(unquote(uid), unquote(mark), int(reset), int(epoch), commit.offset, done, int(since), attempts)
+    return Cursor(unquote(uid), unquote(mark), int(reset), int(epoch), commit.offset, done, int(since), attempts, note)
 
 
 def written_here(commit: Commit) -> bool:
@@ -171,6 +176,12 @@ def _ranges_text(offset: int, done: Ranges) -> str:
         parts.append(f"{start - last:x}" if end - start == 1 else f"{start - last:x},{end - start:x}")
         last = end
     return ".".join(parts)
+
+
+def _note_text(note: str, left: int) -> str:
+    """The note's field with its separator, if ``left`` characters hold it."""
+    text = ";" + base64.b64encode(note.encode()).decode("ascii") if note else ""
+    return text if len(text) <= left else ""
 
 
 def _attempts_text(offset: int, attempts: Attempts, left: int) -> str:

@@ -15,6 +15,8 @@ Rules
    ``max_attempts`` the message is dead; before, it waits for its backoff. A dead one is done when it is told to be `buried`.
 9. ``ordered``: a message is leased only when every earlier one of its key (those without: one key) is done, or out in the same answer.
 10. Illegal input raises `IllegalEvent` and changes nothing.
+11. A consumer instance commits as Kafka's clients do: all below an offset is done (`Ledger.done_below`), whoever has it. An answer in auto mode that
+   carries some of it may still end in any way; what lies further up in it is not touched.
 
 What may happen to a message, and what it then is (`psubd.delivery.states.TRANSITIONS`); anything else is illegal:
 
@@ -114,6 +116,8 @@ class Ledger:
         self._book = Book(keep)
         self._deadlines = Deadlines(self._book.entries)
         self._auto: dict[int, Entry] = {}  # what is leased in auto mode, by serial
+        self._runs: dict[int, Sequence[Message]] = {}  # the messages of those of several
+        self._overtaken: set[int] = set()  # leases in auto mode that `done_below` closed, and that are not settled yet
         self._deaths: list[int] = []  # not yet told
         self._lanes = Lanes(self._book) if rules.ordered else None
 
@@ -265,9 +269,12 @@ class Ledger:
     def done(self, serial: int) -> None:
         """Auto: the messages of that lease were wholly handed over. :raises IllegalEvent: unless it stands."""
         entry = self._auto.get(serial)
-        if entry is None:
+        if entry is not None:
+            self._close(entry, Event.DONE)
+        elif serial in self._overtaken:
+            self._overtaken.remove(serial)
+        else:
             raise IllegalEvent(f"no lease {serial} in auto mode stands")
-        self._close(entry, Event.DONE)
 
     def give_back(self, lease: Lease) -> None:
         """The messages of that lease were not wholly handed over: to the front again, the attempt does not count.
@@ -276,20 +283,25 @@ class Ledger:
 
         :raises IllegalEvent: for a lease that never was.
         """
-        entry = self._book.entries.get(lease.messages[0].offset)
+        messages, size = lease.messages, lease.size
+        entry = self._book.entries.get(messages[0].offset)
+        if entry is None and lease.serial in self._runs:  # its first messages were done below it
+            entry, messages = self._auto[lease.serial], self._runs[lease.serial]
+            size = sum(message.size for message in messages)
         if entry is None or entry.serial != lease.serial or entry.state is not State.LEASED:
-            if lease.serial > self._newest or lease.messages[-1].offset >= self._reach:
-                raise IllegalEvent(f"no lease {lease.serial} of offset {lease.messages[0].offset}")
+            if lease.serial > self._newest or messages[-1].offset >= self._reach:
+                raise IllegalEvent(f"no lease {lease.serial} of offset {messages[0].offset}")
+            self._overtaken.discard(lease.serial)
             return
         self._end(entry, Event.GIVE_BACK)
         entry.attempt -= 1
         if self._lanes is not None and entry.lane is None:
-            for piece, message in zip(self._book.shatter(entry, lease.messages), lease.messages, strict=True):
+            for piece, message in zip(self._book.shatter(entry, messages), messages, strict=True):
                 piece.lane = lane_of(message.key)
                 self._book.keep(piece, (message,), message.size, self._book.keep_bytes)
             self._lanes.arrange()
         else:
-            self._book.keep_returned(entry, lease.messages, lease.size)
+            self._book.keep_returned(entry, messages, size)
             self._come_back(entry)
 
     def ack(self, offset: int, serial: int) -> bool:
@@ -335,6 +347,38 @@ class Ledger:
             return False
         self._deadlines.set(entry, until)
         return True
+
+    def done_below(self, offset: int) -> None:
+        """All messages below ``offset`` are done (rule 11). Where all of them are, nothing happens.
+
+        ``position`` may move: a read that was asked for before is not to be fed any more where it did."""
+        if offset <= self.committed:
+            return
+        cut = False
+        for entry in self._book.below(offset):
+            cut = self._pass(entry, offset) or cut
+        self._window.drop_below(offset)
+        self.position = max(self.position, self._beyond.past(offset))
+        self._reach = max(self._reach, offset)
+        if cut and self._lanes is not None:
+            self._lanes.arrange()
+        self._forget()
+
+    def barrier(self, offset: int) -> int | None:
+        """The first offset from ``offset`` on of what is out, waits, or is on its way to the dead-letter topic: who reads past it would skip a
+        message that is somebody else's. None: there is none."""
+        tally = self._book.tally
+        if not (tally[LEASED] or tally[State.WAITING] or tally[State.DEAD]):
+            return None
+        entries = self._book.entries.values()
+        held = (entry for entry in entries if entry.end > offset and entry.state in (State.LEASED, State.WAITING, State.DEAD))
+        return min((max(entry.start, offset) for entry in held if entry.count > 1 or entry.start >= offset), default=None)
+
+    def is_done(self, offset: int) -> bool:
+        """Whether the message at ``offset`` is done, as far as it is known here: one that was not read yet is not."""
+        if offset < self.committed or offset in self._beyond:
+            return True
+        return offset < self._reach and offset not in self._book.entries and not self._book.block_at(offset)
 
     def tick(self, now: int) -> bool:
         """Lapse the leases and end the delays that are due. True: there were some."""
@@ -517,6 +561,8 @@ class Ledger:
         entry.attempt += 1
         if until is None:
             self._auto[serial] = entry
+            if entry.count > 1:
+                self._runs[serial] = messages
             if answer and self._lanes is not None:
                 self._lanes.went_out(entry, answer)
         else:
@@ -605,6 +651,7 @@ class Ledger:
         """The lease of that entry ends, and it is not done."""
         self._book.step(entry, event)
         self._auto.pop(entry.serial, None)
+        self._runs.pop(entry.serial, None)
         entry.due = None
         if self._lanes is not None:
             self._lanes.came_back(entry)
@@ -681,10 +728,35 @@ class Ledger:
         self._book.remove(entry)
         if entry.due is None:
             self._auto.pop(entry.serial, None)
+            if self._runs:
+                self._runs.pop(entry.serial, None)
         if self._lanes is not None:
             self._lanes.closed(entry)
         if not self._book.entries and (self._beyond.ends or self._tried):
             self._forget()
+
+    def _pass(self, entry: Entry, offset: int) -> bool:
+        """An entry that begins below ``offset``: what lies below is done. True: a part of it stays, and begins elsewhere."""
+        out = entry.state is State.LEASED and entry.due is None
+        messages = self._runs.get(entry.serial) if out else entry.messages
+        goes = entry.count
+        if entry.count > 1 and entry.end > offset:
+            if messages is None:
+                self._book.cut(entry, offset)
+                return True
+            goes = bisect_left(messages, offset, key=OFFSET)
+        if goes == entry.count:
+            if out:
+                self._overtaken.add(entry.serial)
+            self._close(entry, Event.ACK)
+            return False
+        assert messages is not None
+        rest = self._book.split(entry, messages, goes)
+        self._close(entry, Event.ACK)
+        if out:
+            self._auto[rest.serial] = rest
+            self._runs[rest.serial] = messages[goes:]
+        return True
 
     def _refill_entry(self, entry: Entry, found: Sequence[Message], upto: int, first: bool) -> bool:
         """The messages of an entry as far as they were read, up to ``upto``. True: its key is known now."""

@@ -84,6 +84,14 @@ class Window:
             self.first = self._messages[head + 1]
         return size
 
+    def drop_below(self, offset: int) -> None:
+        """Remove those before ``offset``."""
+        head = bisect_left(self._messages, offset, self._head, key=OFFSET)
+        for at in [at for at in self._struck if at < offset]:
+            del self._struck[at]
+        if head > self._head:
+            self._advance(head)
+
     def holds(self, offset: int) -> bool:
         index = bisect_left(self._messages, offset, self._head, key=OFFSET)
         return index < len(self._messages) and self._messages[index].offset == offset and offset not in self._struck

@@ -5,18 +5,20 @@
 
 from collections.abc import Callable
 
-from psubd.endpoints import asks, batch, tenant
+from psubd.endpoints import asks, batch, confluent, tenant
 from psubd.endpoints.acks import Acking
 from psubd.endpoints.batch import Batches
+from psubd.endpoints.confluent.settings import ConfluentSettings
 from psubd.endpoints.credentials import Callers
 from psubd.endpoints.probes import Probes
 from psubd.endpoints.pub import Publishing
 from psubd.endpoints.sub import Subscribing
 from psubd.endpoints.tenant import Tenant
-from psubd.interfaces import IClock, IExchange, IGate, IPublisher, IStorage, ISubscriber, Route
+from psubd.interfaces import IClock, IConsumers, IExchange, IGate, IPublisher, IRegistrar, IStorage, ISubscriber, Route
 from psubd.model import Grant
 
 MAX_MESSAGE_BYTES = 1_048_576
+CONFLUENT_DEFAULTS = ConfluentSettings()
 
 
 def routes(
@@ -26,12 +28,16 @@ def routes(
     storage: IStorage,
     clock: IClock,
     *,
+    consumers: IConsumers | None = None,
+    registrar: IRegistrar | None = None,
+    confluent_settings: ConfluentSettings = CONFLUENT_DEFAULTS,
     ready: Callable[[], str | None] | None = None,
     mode: str = "pubsub",
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> list[Route]:
     """The data port's routes.
 
+    :param consumers: consumer instances, whichever node serves them; with ``registrar`` it brings Confluent's routes. None: they are left out.
     :param ready: why this node cannot serve now, or None; without it, what the storage says.
     :param mode: ``pubsub``, ``pub`` (without the routes that read groups) or ``sub`` (without those that publish).
     :param max_message_bytes: the largest value, in bytes.
@@ -44,6 +50,8 @@ def routes(
         found += pub_routes(one, many, callers.publisher, max_message_bytes)
     if mode != "pub":
         found += sub_routes(Subscribing(callers, subscriber), Acking(callers, subscriber), callers.subscriber)
+    if consumers is not None and registrar is not None:
+        found += confluent.routes(gate, publisher, subscriber, consumers, storage, registrar, clock, confluent_settings, mode)
     return found
 
 

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from psubd.errors import TooLarge
 from psubd.interfaces import Delete, Entry, ISnapshot, Put
 
-ROOTS = frozenset({"/applications", "/topics", "/bindings", "/tokens", "/groups", "/redrives", "/secrets"})
+ROOTS = frozenset({"/applications", "/topics", "/bindings", "/tokens", "/groups", "/instances", "/redrives", "/secrets"})
 """The parents of all paths; they need not be made."""
 
 DATA_LIMIT = 1 << 20

@@ -17,10 +17,14 @@ from psubd.delivery.snapshot import Snapshot
 from psubd.interfaces import ICarryover, IClock, IRegistry
 from psubd.model import Group, GroupTopic, TopicPartition
 from psubd.services.group_records import group_of
+from psubd.services.holdings import Stand
 from psubd.services.places import Place
 
 MOST_BYTES = 96 << 20
 """What one slot's ledgers may take on the line (`psubd.interfaces.IPeers` carries 128 MiB): the leases of those behind are lost."""
+
+MOST_STANDS = 100_000
+"""Partitions of consumer instances that go along with a slot: the instances of those behind go on at what was committed."""
 
 log = Logger()
 
@@ -43,10 +47,19 @@ class Handed(msgspec.Struct, frozen=True):
     """What one node hands to the next about a slot.
 
     :ivar doubted: whether commits of somebody who served the slot before may still come in late. :ivar ledgers: each a `Parcel`.
+    :ivar stands: where consumer instances stood.
     """
 
     doubted: bool
     ledgers: list[msgspec.Raw]
+    stands: list[Stand] = []
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a node leaves for its own next start. One without instances leaves the parcels alone, as versions before did."""
+
+    ledgers: list[Parcel]
+    stands: list[Stand] = []
 
 
 class Held(Protocol):
@@ -69,6 +82,7 @@ class Carried:
     def __init__(self, registry: IRegistry, clock: IClock) -> None:
         self._registry, self._clock = registry, clock
         self._parcels: dict[tuple[str, TopicPartition], tuple[Parcel, int]] = {}  # with the moment, on the elapsed clock, when it was kept
+        self._stands: dict[str, dict[TopicPartition, Stand]] = {}  # by group
 
     # --- taken in
 
@@ -76,12 +90,15 @@ class Carried:
         """Take in what the former start left."""
         try:
             data = carryover.take()
-            parcels = [] if data is None else msgspec.json.decode(data, type=list[Parcel])
+            kept = [] if data is None else msgspec.json.decode(data, type=list[Parcel] | Kept)
         except (OSError, ValueError) as unreadable:
             log.error("the leases of before the restart cannot be read, their messages come again: {why}", why=str(unreadable))
             return
         now, wall = self._clock.elapsed_ms(), self._clock.epoch_ms()
-        for parcel in parcels:
+        if isinstance(kept, Kept):
+            self._take_in(kept.stands)
+            kept = kept.ledgers
+        for parcel in kept:
             self._parcels[parcel.group, parcel.at] = (parcel, now - max(0, wall - parcel.at_ms))
 
     def unpack(self, data: bytes) -> bool:
@@ -95,7 +112,12 @@ class Carried:
         now = self._clock.elapsed_ms()
         for parcel in parcels:
             self._parcels[parcel.group, parcel.at] = (parcel, now - parcel.age_ms)
+        self._take_in(handed.stands)
         return handed.doubted
+
+    def _take_in(self, stands: Iterable[Stand]) -> None:
+        for stand in stands:
+            self._stands.setdefault(stand.group, {})[stand.at] = stand
 
     def left(self) -> dict[str, set[str]]:
         """The groups, with the topics, that something was left of and that stand as they did."""
@@ -105,6 +127,10 @@ class Carried:
         return found
 
     # --- used
+
+    def stands_of(self, group: str) -> dict[TopicPartition, Stand]:
+        """Where the group's consumer instances stood, as far as that is not used yet."""
+        return self._stands.pop(group, {})
 
     def reach(self, group: str, at: TopicPartition) -> int:
         """The offset behind the last message that the leases left of the partition are of, or that was done there; 0: nothing was left, or it is
@@ -133,17 +159,18 @@ class Carried:
 
     # --- left
 
-    def keep(self, carryover: ICarryover, channels: Iterable[Standing]) -> None:
-        """Leave all that is not idle, or is not committed, each with what its commits carry, and what was taken in, never used, and is of today."""
-        parcels = self._all(channels)
-        if not parcels:
+    def keep(self, carryover: ICarryover, channels: Iterable[Standing], stands: Iterable[Stand] = ()) -> None:
+        """Leave all that is not idle, or is not committed, each with what its commits carry, and what was taken in, never used, and is of today.
+        ``stands``: of consumer instances."""
+        parcels, standing = self._all(channels), self._all_stands(stands)
+        if not parcels and not standing:
             return
         try:
-            carryover.keep(msgspec.json.encode(parcels))
+            carryover.keep(msgspec.json.encode(Kept(list(parcels), standing) if standing else parcels))
         except OSError as refused:
             log.error("leases cannot be kept over the restart, their messages come again: {why}", why=str(refused))
 
-    def pack(self, channels: Iterable[Standing], doubted: bool, idle: bool) -> bytes:
+    def pack(self, channels: Iterable[Standing], doubted: bool, idle: bool, stands: Iterable[Stand] = ()) -> bytes:
         """The same for another node. :param doubted: as `Handed`. :param idle: those that are idle too."""
         ledgers: list[msgspec.Raw] = []
         size = 0
@@ -155,7 +182,10 @@ class Carried:
                 left = len(parcels) - len(ledgers)
                 log.error("{count} partitions' leases are too much to hand over, their messages come again", count=left)
                 break
-        return msgspec.msgpack.encode(Handed(doubted, ledgers))
+        return msgspec.msgpack.encode(Handed(doubted, ledgers, self._all_stands(stands)))
+
+    def _all_stands(self, stands: Iterable[Stand]) -> list[Stand]:
+        return [*stands, *(stand for group in self._stands.values() for stand in group.values())][:MOST_STANDS]
 
     def _all(self, channels: Iterable[Standing], idle: bool = False) -> Sequence[Parcel]:
         now, wall = self._clock.elapsed_ms(), self._clock.epoch_ms()

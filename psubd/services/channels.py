@@ -85,7 +85,9 @@ class Channel:
     """:param place: where the group stood when the ledger was made.
 
     :ivar since: serial of the last reset or cut that moved the partition: leases from before are lost. :ivar log_epoch: of the log up to which was
-        read. :ivar halted: the log may have been cut: nothing is read or leased until that is known.
+        read. :ivar halted: the log may have been cut: nothing is read or leased until that is known. :ivar note: what the client of a consumer
+        instance has put to the place. :ivar reserved: an instance has it: nothing is leased, and nothing read ahead. :ivar passed: how far that
+        instance has read. :ivar refusal: what the last commit that failed failed with.
     """
 
     def __init__(self, owner: Owner, shop: Workshop, group: str, at: TopicPartition, ledger: Ledger, place: Place) -> None:
@@ -93,7 +95,10 @@ class Channel:
         self.end, self.since, self.log_epoch = place.end, place.since, place.log_epoch
         self._began = reached(place)
         self.live = True
-        self.halted = False
+        self.halted = self.reserved = False
+        self.passed = 0
+        self.refusal: PsubdError | None = None
+        self.note = place.note
         self.dirty = False
         self._kept: int | None = None  # what identifies the last commit that the storage took, and the last few that it was given
         self._given: tuple[int, ...] = ()
@@ -115,14 +120,14 @@ class Channel:
     @property
     def ready(self) -> bool:
         """Whether there is something to lease now."""
-        ready = self.live and not self.halted and self.ledger.ready
+        ready = self.live and not self.halted and not self.reserved and self.ledger.ready
         if self.ledger.died and self._bury() is not None:  # looking found some that were tried too often
-            ready = self._serves() and self.ledger.ready
+            ready = self._serves() and not self.reserved and self.ledger.ready
         return ready
 
     def lease(self, now: int, count: int, size: int, first_fits: bool, until: int | None, answer: int) -> list[Lease]:
         """As `Ledger.lease`; what is missing afterwards is read on."""
-        if not self.live or self.halted:
+        if not self.live or self.halted or self.reserved:
             return []
         ledger = self.ledger
         out = ledger.leased
@@ -224,12 +229,14 @@ class Channel:
     def stood(self) -> int:
         """The offset behind the last one that was read, or that is done: leases of an earlier process may be acked past what was read."""
         done = self.ledger.place().done
-        return max(self.ledger.position, done[-1][1] if done else 0)
+        return max(self.ledger.position, self.passed, done[-1][1] if done else 0)
 
     def place(self) -> Place:
         """Where it stands now."""
         place = self.ledger.place()
-        return Place(place.offset, place.done, self.end, not self.dirty, since=self.since, attempts=place.attempts, log_epoch=self.log_epoch)
+        return Place(
+            place.offset, place.done, self.end, not self.dirty, since=self.since, attempts=place.attempts, log_epoch=self.log_epoch, note=self.note
+        )
 
     def commit(self, limit: int) -> Commit:
         """What the storage has to keep for the place of now."""
@@ -297,6 +304,52 @@ class Channel:
             self._count(self.ledger.window_bytes)
             self._waits.end()
 
+    # --- consumer instances (`psubd.services.cohort`)
+
+    def reserve(self, reserved: bool) -> None:
+        """An instance has it from now on, or has it no more. What is out stays out."""
+        if self.reserved is reserved or not self.live:
+            return
+        self.reserved, self.passed = reserved, 0
+        if not reserved:
+            self.owner.stirs(self)
+            self.pull()
+            self.owner.filled(self)
+            return
+        if self.trouble is not None and not self.halted:
+            self.trouble = None  # who has it reads, and finds out
+            self._stop_retry()
+        self.drop_window()
+        self.owner.filled(self)
+        self.owner.rests(self)
+
+    def done_below(self, offset: int) -> None:
+        """All below is done, whoever has it."""
+        self.ledger.done_below(offset)
+        self.dirty = True
+        self.stir()
+
+    def annotate(self, note: str) -> None:
+        """What an instance puts to the place that it commits."""
+        if note != self.note:
+            self.note, self.dirty = note, True
+
+    async def read_for(self, asked: int, most: int, size: int) -> Slice | None:
+        """`IStorage.read` for the instance that has it. None: it is void by now, or its log is in doubt. :raises PsubdError:"""
+        self.passed = max(self.passed, asked)
+        try:
+            found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, most, size)
+            if not await self._is_sound(found):
+                return None
+        except TopicMissing as missing:
+            if self.live:
+                self.owner.troubled(self, missing)
+            raise
+        self.end = found.end
+        self.log_epoch = max(self.log_epoch, found.log_epoch)
+        self.owner.look_for_more()
+        return found if self.live else None
+
     def void(self) -> None:
         """End for good."""
         self.live = self.dirty = False
@@ -331,13 +384,13 @@ class Channel:
     def _hungry(self) -> bool:
         """Whether more is to be read ahead."""
         ledger = self.ledger
-        if self._resting or 2 * ledger.fresh >= self._portion or 2 * ledger.window_bytes >= PORTION_BYTES:
+        if self._resting or self.reserved or 2 * ledger.fresh >= self._portion or 2 * ledger.window_bytes >= PORTION_BYTES:
             return False
         return not self._shop.windows.full or (not self.ledger.fresh and self.owner.wanted())
 
     def _incomplete(self) -> bool:
         """Whether what came back has to be read again."""
-        return not self._resting and self.ledger.missing() is not None and (not self._shop.windows.full or self.owner.wanted())
+        return not self._resting and not self.reserved and self.ledger.missing() is not None and (not self._shop.windows.full or self.owner.wanted())
 
     async def _pump(self) -> None:
         try:
@@ -354,6 +407,9 @@ class Channel:
             self._fail(error)
         finally:
             self._pumping = False
+            if self.reserved:
+                self.drop_window()
+                self.owner.rests(self)
             self._waits.tell()
 
     async def _read_on(self) -> None:
@@ -382,24 +438,31 @@ class Channel:
     async def _read(self, asked: int, most: int = PORTION_RECORDS) -> Slice | None:
         """None: the channel has nothing to do with it any more."""
         found: Slice = await self._storage.read(self.at.topic, self.at.partition, asked, most, PORTION_BYTES)
-        if not self._serves():
-            return None
-        if not self.owner.is_current():
-            self.owner.recreated()
-            return None
-        cut = await self._was_cut(found)
-        if not self._serves():
+        if self.reserved or not await self._is_sound(found):
             return None
         self.trouble, self._told = None, False
         self.end = found.end
-        if cut:
-            self._halt()
-            return None
         return found
+
+    async def _is_sound(self, found: Slice) -> bool:
+        """Whether what was read is of the log that the group stands on."""
+        if not self._serves():
+            return False
+        if not self.owner.is_current():
+            self.owner.recreated()
+            return False
+        cut = await self._was_cut(found)
+        if not self._serves():
+            return False
+        if cut:
+            self.trouble, self._told = None, False
+            self.end = found.end
+            self._halt()
+        return not cut
 
     def _reached(self) -> int:
         """How far the log went, for sure."""
-        return max(self.ledger.position, self._began)
+        return max(self.ledger.position, self._began, self.passed)
 
     async def _was_cut(self, found: Slice) -> bool:
         """Whether the log of what was read before ended below that. Either it is shorter now: that is asked once more, since a read may be served
@@ -422,6 +485,8 @@ class Channel:
             self.owner.truncated(self)
 
     def _take(self, asked: int, found: Slice) -> None:
+        if asked != self.ledger.position:  # an instance has committed past it meanwhile
+            return
         self._shop.notices.skipped(self.group, self.at.topic, self.at.partition, asked, found.first - 1)
         committed = self.ledger.committed
         self.ledger.feed(asked, own(found, self.group))

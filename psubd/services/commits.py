@@ -143,7 +143,7 @@ class Committer:
     def _judge(self, group: Committed, channels: list[Channel], failed: dict[TopicPartition, PsubdError]) -> None:
         again = [channel for channel in channels if channel.at in failed and channel.live]
         for channel in again:
-            channel.dirty = True
+            channel.dirty, channel.refusal = True, failed[channel.at]
         taken = next((error for error in failed.values() if isinstance(error, InUse)), None)
         if taken is not None:
             self._tallies.commit_failures.inc()

@@ -53,13 +53,16 @@ def still_bound(snapshot: ISnapshot, application: str, topic: str, record: Group
 
 def names_of(snapshot: ISnapshot, application: str | None) -> list[str]:
     """The full names of the application's groups (None: of everybody), sorted."""
-    names = snapshot.children(ROOT)
-    if application is None:
-        return list(names)
+    return list(snapshot.children(ROOT)) if application is None else named_below(snapshot, ROOT, application)
+
+
+def named_below(snapshot: ISnapshot, root: str, application: str) -> list[str]:
+    """Of the names below ``root`` the application's own one, and those that begin with it and a dot; sorted."""
+    names = snapshot.children(root)
     # "-" sorts before ".", and ids hold both: the application's own name and what begins with "<id>." are two places.
     first = bisect_left(names, application + ".")
     last = bisect_left(names, application + "/")  # "/" follows "."
-    own = [application] if snapshot.get(path_of(application)) is not None else []
+    own = [application] if snapshot.get(f"{root}/{application}") is not None else []
     return own + list(names[first:last])
 
 

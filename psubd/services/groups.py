@@ -12,14 +12,16 @@ from twisted.logger import Logger
 
 from psubd.errors import Internal, InUse, NotFound, PsubdError
 from psubd.interfaces import IGate, IRegistry
-from psubd.model import Binding, Delivered, Delivery, Grant, GroupTopic, Poll
+from psubd.model import Binding, Delivered, Delivery, Grant, GroupTopic, Poll, TopicPartition
 from psubd.services.channels import RETRY_MS, Channel
+from psubd.services.cohort import Cohort
 from psubd.services.commits import Committer
 from psubd.services.contests import Contest
 from psubd.services.dealing import Dealer
 from psubd.services.group_records import application_of, group_of
 from psubd.services.handouts import Hand, Handout, Taken
-from psubd.services.joins import Joined, Joiner
+from psubd.services.instance_records import path_of as instances_at
+from psubd.services.joins import Joined, Joiner, Starts
 from psubd.services.live_topics import LiveTopic
 from psubd.services.looking import Lookout
 from psubd.services.places import Place
@@ -33,7 +35,7 @@ log = Logger()
 
 
 class LiveGroup:
-    """:param shop: of the group's slot. :param ended: called when the group is at its end.
+    """:param shop: of the group's slot. :param ended: called when the group is at its end. :param timeout_ms: of its consumer instances.
 
     :ivar tenure: of its slot: while it does not stand nobody gets anything, and nothing is committed.
     :ivar queue: the polls that wait. :ivar out: answers that are not settled. :ivar used_ms: when it was last used.
@@ -41,7 +43,7 @@ class LiveGroup:
     :ivar contest: whether somebody else has it in the storage: then nobody gets anything, and answers that are out may still be settled.
     :ivar visits: those that come with leases. :ivar topics: those that it stands on.
     :ivar restless: those of which not every partition is read to its end and watched there.
-    :ivar troubles: why it could not come to others, at the last try.
+    :ivar troubles: why it could not come to others, at the last try. :ivar cohort: its consumer instances; None: it has none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class LiveGroup:
         joiner: Joiner,
         committer: Committer,
         ended: "Callable[[LiveGroup], None]",
+        timeout_ms: int,
     ) -> None:
         self.name, self.application = name, application_of(name)
         self.tenure = shop.tenure
@@ -67,7 +70,7 @@ class LiveGroup:
         self.live = True
         self.contest = Contest(name, shop.clock, shop.notices)
         self.joins = Rounds(self._join)
-        self.visits = Visits(self, self._use)
+        self.visits = Visits(self, self.use)
         self._shop, self._clock, self._registry, self._gate = shop, shop.clock, registry, gate
         self._joiner, self._committer, self._ended = joiner, committer, ended
         self._lookout = Lookout(self, gate, shop.clock)
@@ -77,13 +80,16 @@ class LiveGroup:
         self._rated = False
         self._all_settled: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
+        self.cohort: Cohort | None = None
+        self._timeout_ms = timeout_ms
         self._end_watch = gate.watch(self.application, self.review)
+        self.review_instances()
 
     # --- polls ---
 
     def add(self, poll: WaitingPoll) -> None:
         """Let it wait; what is at hand it gets at once."""
-        self._use()
+        self.use()
         self.appetite = max(self.appetite, poll.ask.batch_size)
         refusal = self.contest.refusal() if self.contest.stands else None if self.tenure.grants else self.tenure.refusal()
         if refusal is not None:
@@ -134,6 +140,30 @@ class LiveGroup:
         """Its time is over."""
         self._lookout.expired(poll)
 
+    def review_instances(self) -> None:
+        """The registry may have others than before."""
+        if self.cohort is None and self.live and self._registry.snapshot().get(instances_at(self.name)) is not None:
+            self.cohort = Cohort(self, self._shop, self._registry, self._gate, self._timeout_ms)
+        if self.cohort is not None:
+            self.cohort.review()
+
+    def reserves(self, at: TopicPartition) -> bool:
+        return self.cohort is not None and self.cohort.reserves(at)
+
+    def stood_anew(self, topic: LiveTopic, partitions: Iterable[int]) -> None:
+        if self.cohort is not None:
+            self.cohort.stood_anew(topic, partitions)
+
+    def lend(self) -> None:
+        """An answer to an instance goes out."""
+        self.out += 1
+
+    def returned(self) -> None:
+        """It is settled."""
+        self.out -= 1
+        if not self.out:
+            self._tell_settled()
+
     def is_rated(self, grant: Grant) -> bool:
         """Whether the grant's bindings have a rate, any of them."""
         if self._bound is not grant.bindings:
@@ -146,6 +176,8 @@ class LiveGroup:
     def end_polls(self, error: PsubdError | None = None) -> None:
         """Answer all that wait: with ``error``, or empty."""
         self._lookout.answer_all(nothing() if error is None else error)
+        if self.cohort is not None:
+            self.cohort.end_reads(error)
 
     def serve(self) -> None:
         """Give what is at hand to those that wait. What is called from here may call it again: then it goes round once more."""
@@ -168,21 +200,30 @@ class LiveGroup:
     def reopen(self, poll: WaitingPoll) -> None:
         self._lookout.reopen(poll)
 
-    def _use(self) -> None:
+    def use(self) -> None:
+        """It is used."""
         self.used_ms = self._clock.elapsed_ms()
 
     # --- leases ---
 
     def stirred(self, channels: Iterable[Channel]) -> None:
         """Something happened to leases of these: who waits gets what follows from it."""
-        self._use()
+        self.use()
         for channel in channels:
             self._refresh(channel)
         self.serve()
+        self._stir_cohort()
+
+    def _stir_cohort(self) -> None:
+        if self.cohort is not None:
+            self.cohort.stir()
 
     @property
     def idle(self) -> bool:
-        """Whether it may leave memory, as far as nobody waits for it: nothing is out, delayed, or on its way to a dead-letter topic."""
+        """Whether it may leave memory, as far as nobody waits for it: nothing is out, delayed, or on its way to a dead-letter topic, and it has no
+        consumer instances."""
+        if self.cohort is not None and self.cohort.members:
+            return False
         return not self.queue and not self.out and not self.visits.wanted and all(topic.idle for topic in self.topics.values())
 
     # --- what the manager does ---
@@ -194,6 +235,7 @@ class LiveGroup:
         group = group_of(self._registry.snapshot(), self.name)
         gone = group is None and bool(self.topics)
         voided = self._void_outdated({} if group is None else group.topics)
+        self.review_instances()
         for poll in list(self.queue):
             if not poll.over:
                 self._lookout.reopen(poll)
@@ -241,6 +283,8 @@ class LiveGroup:
         self._lookout.stop()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
+        if self.cohort is not None:
+            self.cohort.end(error)
         for topic in list(self.topics.values()):
             self._void(topic)
         self._lookout.answer_all(nothing() if error is None else error)
@@ -267,6 +311,8 @@ class LiveGroup:
             for poll in list(self.queue):
                 if not poll.over:
                     self._lookout.answer(poll, self.contest.refusal())
+            if self.cohort is not None:
+                self.cohort.end_reads(self.contest.refusal())
 
     def regained(self) -> None:
         """It goes on as the ledgers stand."""
@@ -302,6 +348,7 @@ class LiveGroup:
             self._dealer.refresh(topic)
             if topic.ready:
                 self.serve()
+            self._stir_cohort()
 
     def topic_dirty(self) -> None:
         self._committer.touch(self)
@@ -378,7 +425,7 @@ class LiveGroup:
 
     def _settled(self, channels: Iterable[Channel], given_back: int) -> None:
         self.out -= 1
-        self._use()
+        self.use()
         if given_back:
             self._shop.tallies.given_back.inc(given_back)
         for channel in channels:
@@ -392,6 +439,7 @@ class LiveGroup:
             self._tell_settled()
         if self.queue:
             self.serve()
+        self._stir_cohort()
 
     def _refresh(self, channel: Channel) -> None:
         """Something happened in its ledger: it may have something to lease, or to commit."""
@@ -417,7 +465,7 @@ class LiveGroup:
         names = self.queue.topics().union(*self.visits.wanted) - self.topics.keys()
         if not names or not self.live:
             return
-        found = await self._joiner.join(self.name, names)
+        found = await self._joiner.join(self.name, names, self._starts_of(names))
         for name, outcome in found.items():
             if self.live:
                 self._install(name, outcome)
@@ -425,6 +473,11 @@ class LiveGroup:
             if name in self.troubles:
                 self._lookout.judge_all(name)
         self._retry_later()
+
+    def _starts_of(self, names: Iterable[str]) -> Starts:
+        """Where instances say that it begins. A poll begins where the binding says, though they may not begin at all."""
+        starts = {} if self.cohort is None else self.cohort.starts_of(names)
+        return {name: start for name, start in starts.items() if start is not None or not self.queue.wants(name)}
 
     def _install(self, name: str, outcome: Joined | PsubdError) -> None:
         if isinstance(outcome, PsubdError):
@@ -450,6 +503,8 @@ class LiveGroup:
         self._lookout.left()
         topic.void()
         self.restless.discard(topic.name)
+        if self.cohort is not None:
+            self.cohort.left_topic(topic.name)
 
     def _retry_later(self) -> None:
         if self.live and (self._retry is None or not self._retry.active()) and any(self.wants(name) for name in self.troubles):

@@ -1,14 +1,15 @@
 """How a group comes to its places: found in the storage, or begun there and written into the registry, before anybody reads."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeGuard
 
 import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from psubd.errors import Internal, InUse, PsubdError, TopicMissing, TopicNotBound
+from psubd.errors import Internal, InUse, NoPlace, PsubdError, TopicMissing, TopicNotBound
 from psubd.interfaces import IClock, IGate, IRegistry, IStorage
-from psubd.model import Binding, Commit, Group, GroupTopic, StoredTopic, TopicPartition
+from psubd.model import Binding, Commit, Group, GroupTopic, Start, StoredTopic, TopicPartition
 from psubd.services.commits import Committer
 from psubd.services.contests import foreign
 from psubd.services.group_records import application_of, check_room, enrol, group_of, still_bound
@@ -17,6 +18,11 @@ from psubd.services.places import Place, begin, commit_of
 from psubd.services.rounds import Locks, outcomes
 from psubd.services.tenures import Tenures, under
 from psubd.services.truncation import ACTOR, CUT, keep, nothing_kept, places_on, register, stamped, take_back
+
+Starts = Mapping[str, Start | None]
+"""By topic: where a group begins that is new on it; None: nowhere."""
+
+NO_STARTS: Starts = {}
 
 log = Logger()
 
@@ -52,15 +58,16 @@ class Joiner:
         self._locks, self._committer, self._notices, self._reach = locks, committer, notices, reach
         self._tenure_of, self._alone = tenure_of, alone
 
-    async def join(self, name: str, topics: Iterable[str]) -> dict[str, Joined | PsubdError]:
-        """The group's standing on each of ``topics``, or why there is none. Never fails."""
+    async def join(self, name: str, topics: Iterable[str], starts: Starts = NO_STARTS) -> dict[str, Joined | PsubdError]:
+        """The group's standing on each of ``topics``, or why there is none. Never fails. ``starts``: where it begins on topics that are new to it,
+        where that is not where the binding says; None: it has to have a place."""
         asked = sorted(topics)
         try:
             async with self._locks.of(name):
                 await self._committer.quiet(name)
                 self._tenure_of(name).check()
-                found = await self._join(name, asked)
-                return {topic: foreign(name, outcome) if isinstance(outcome, InUse) else outcome for topic, outcome in found.items()}
+                found = await self._join(name, asked, starts)
+                return {topic: foreign(name, outcome) if is_foreign(outcome) else outcome for topic, outcome in found.items()}
         except InUse as taken:
             return dict.fromkeys(asked, foreign(name, taken))
         except PsubdError as error:
@@ -76,7 +83,7 @@ class Joiner:
         self._tell_missing(name, topic, record, places)
         return places
 
-    async def _join(self, name: str, topics: list[str]) -> dict[str, Joined | PsubdError]:
+    async def _join(self, name: str, topics: list[str], starts: Starts) -> dict[str, Joined | PsubdError]:
         stored: dict[str, StoredTopic] = await self._storage.describe(topics)
         found: dict[str, Joined | PsubdError] = {}
         bound: dict[str, Binding] = {}
@@ -90,13 +97,19 @@ class Joiner:
             else:
                 bound[topic] = binding
         again: set[str] = set()
-        records = await self._records(name, bound, stored, found, again)
+        records = await self._records(name, bound, stored, starts, found, again)
         if records:
             await self._load(name, bound, records, found, again)
         return found
 
     async def _records(
-        self, name: str, bound: Mapping[str, Binding], stored: Mapping[str, StoredTopic], found: dict[str, Joined | PsubdError], again: set[str]
+        self,
+        name: str,
+        bound: Mapping[str, Binding],
+        stored: Mapping[str, StoredTopic],
+        starts: Starts,
+        found: dict[str, Joined | PsubdError],
+        again: set[str],
     ) -> dict[str, GroupTopic]:
         """The record of each topic, written now where the group is new on it; those that could not begin are told in ``found``, those that were
         made again in ``again``."""
@@ -108,7 +121,10 @@ class Joiner:
         for topic, binding in bound.items():
             record, uid = known.get(topic), stored[topic].uid
             if record is None or record.mark != binding.mark:
-                starting.append(topic)
+                if topic in starts and starts[topic] is None:
+                    found[topic] = no_place(name, topic)
+                else:
+                    starting.append(topic)
             elif record.uid != uid:
                 again.add(topic)
                 new[topic] = msgspec.structs.replace(record, uid=uid)
@@ -116,7 +132,7 @@ class Joiner:
                 records[topic] = record
         if starting:
             check_room(self._registry.snapshot(), name)  # before anything is kept in the storage for a group that may not be
-        begun = await outcomes([self._begin(name, bound[topic], stored[topic].uid) for topic in starting])
+        begun = await outcomes([self._begin(name, started(bound[topic], starts.get(topic)), stored[topic].uid) for topic in starting])
         for topic, outcome in zip(starting, begun, strict=True):
             if isinstance(outcome, Failure):
                 found[topic] = refusal(outcome)
@@ -199,6 +215,23 @@ class Joiner:
         """Whether that is still the group's record: who takes it away forgets the places then."""
         group = group_of(self._registry.snapshot(), name)
         return group is not None and group.topics.get(topic) == record
+
+
+def is_foreign(outcome: object) -> TypeGuard[InUse]:
+    """Whether the storage said that the group is somebody else's."""
+    return isinstance(outcome, InUse) and not isinstance(outcome, NoPlace)
+
+
+def started(binding: Binding, start: Start | None) -> Binding:
+    """The same, with another start; None: with its own."""
+    return binding if start is None else msgspec.structs.replace(binding, start=start)
+
+
+def no_place(group: str, topic: str) -> NoPlace:
+    """What an instance is told whose ``auto.offset.reset`` is ``none``."""
+    return NoPlace(
+        f"group {group!r} has no place on topic {topic!r}, and auto.offset.reset is none: set one with PUT .../offsets, or say where to begin"
+    )
 
 
 def refusal(failure: Failure) -> PsubdError:

@@ -53,6 +53,12 @@ class Home(Protocol):
     def wants(self, topic: str) -> bool:
         """Whether a poll waits that reads it."""
 
+    def reserves(self, at: TopicPartition) -> bool:
+        """Whether the partition is for the group's consumer instances."""
+
+    def stood_anew(self, topic: "LiveTopic", partitions: Iterable[int]) -> None:
+        """The topic stands on these anew, wherever it stood on them before."""
+
 
 class LiveTopic:
     """:param find: asks the storage where the group stands. :param group: the group's record in the registry.
@@ -81,6 +87,8 @@ class LiveTopic:
         for partition, place in places.items():
             self.channels[partition] = channel = self._channel(partition, place)
             self.stirs(channel)
+            channel.reserve(self._home.reserves(channel.at))
+        self._home.stood_anew(self, places)
         for partition in places:
             if partition in self.channels:
                 self.channels[partition].stir()
@@ -158,6 +166,11 @@ class LiveTopic:
         for channel in channels:
             channel.stir()
             self.refresh_ready(channel)
+
+    def reserve(self) -> None:
+        """The group's consumer instances may read other partitions than before."""
+        for channel in list(self.channels.values()):
+            channel.reserve(self._home.reserves(channel.at))
 
     def channel_of(self, token: Token) -> Channel | None:
         """Whose lease the token is of, if it is of today: of a partition that was not moved since."""

@@ -25,6 +25,7 @@ class Place(msgspec.Struct, frozen=True):
     :ivar log_epoch: of the log up to which was read (`Commit.log_epoch`); -1: not known.
     :ivar stood: how far the group had come where the log was cut below that; the leases and acks of that log are void. None: it was not cut.
     :ivar skipped: the first and the last offset that retention took though they were not done; None: nothing was skipped.
+    :ivar note: the metadata that a client of a consumer instance committed as its own.
     """
 
     offset: int
@@ -37,6 +38,7 @@ class Place(msgspec.Struct, frozen=True):
     log_epoch: int = -1
     stood: int | None = None
     skipped: tuple[int, int] | None = None
+    note: str = ""
 
 
 def fresh(offset: int, bound: Bounds, since: int = 0) -> Place:
@@ -64,7 +66,7 @@ async def begin(storage: IStorage, group: str, topic: Topic, binding: Binding, r
 
 def commit_of(record: GroupTopic, epoch: int, place: Place, limit: int) -> Commit:
     """The commit that says ``place``; what is done past the first hole is left out where it does not fit: repeated, never skipped."""
-    cursor = Cursor(record.uid, record.mark, record.reset, epoch, place.offset, place.done, place.since, place.attempts)
+    cursor = Cursor(record.uid, record.mark, record.reset, epoch, place.offset, place.done, place.since, place.attempts, place.note)
     try:
         commit = encode(cursor, limit)
     except CursorTooLong:
@@ -92,7 +94,9 @@ def place_of(commit: Commit | None, record: GroupTopic, start: Start, bound: Bou
     cursor = todays(commit, record)
     if commit is None or cursor is None:
         return fresh(bound.first, bound, record.reset)
-    kept = Place(cursor.offset, cursor.done, bound.end, True, since=cursor.since, attempts=cursor.attempts, log_epoch=commit.log_epoch)
+    kept = Place(
+        cursor.offset, cursor.done, bound.end, True, since=cursor.since, attempts=cursor.attempts, log_epoch=commit.log_epoch, note=cursor.note
+    )
     return settled(kept, start, bound, log_end, max(reached(kept), reach))
 
 

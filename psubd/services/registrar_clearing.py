@@ -34,7 +34,7 @@ class Clearing:
                 self._strip(application, topics)
 
     def drop_application(self, id: str) -> None:
-        """The application goes, with its bindings and groups."""
+        """The application goes, with its bindings, groups and consumer instances."""
         self.writes.append(Delete(f"/applications/{id}"))
         items = self._rolls.bindings(id)
         if items:
@@ -46,6 +46,7 @@ class Clearing:
                 self.writes.append(Delete(f"/redrives/{group.name}"))
             self.groups.append(group.name)
             self.places.append((group.name, None))
+        self.writes += [Delete(f"/instances/{name}") for name in self._rolls.with_instances(id)]
 
     def drop_places(self, application: str, topics: Collection[str]) -> None:
         """The application's groups stand on the topics no more."""

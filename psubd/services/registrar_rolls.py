@@ -67,10 +67,17 @@ class Rolls:
 
     def groups_of(self, application: str) -> list[Group]:
         """The application's own group, if there is one, then the named ones, sorted."""
-        names = self._snapshot.children("/groups")
+        return [group for name in self._names_of("/groups", application) if (group := self.group(name)) is not None]
+
+    def with_instances(self, application: str) -> list[str]:
+        """The application's groups that consumer instances were made in, sorted; a group of that name need not be there yet."""
+        return [name for name in self._names_of("/instances", application) if self._snapshot.get(f"/instances/{name}") is not None]
+
+    def _names_of(self, root: str, application: str) -> list[str]:
+        """The application's own name, and those there that begin with it and a dot."""
+        names = self._snapshot.children(root)
         # The names with this beginning lie together; "/" is the character after ".".
-        named = names[bisect_left(names, f"{application}.") : bisect_left(names, f"{application}/")]
-        return [group for name in (application, *named) if (group := self.group(name)) is not None]
+        return [application, *names[bisect_left(names, f"{application}.") : bisect_left(names, f"{application}/")]]
 
     def tokens(self) -> list[Token]:
         return [self.token(name) for name in self._snapshot.children("/tokens")]

@@ -25,10 +25,12 @@ MEMBERS = ("retention.ms", "retention.bytes", "cleanup.policy")
 class Topics(Desk):
     """See `psubd.interfaces.IRegistrar`."""
 
-    def create_topic(self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str) -> "Deferred[Topic]":
-        return self._in_turn(lambda: self._create_topic(spec, owner, elastic, partitions_given, actor))
+    def create_topic(
+        self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True
+    ) -> "Deferred[Topic]":
+        return self._in_turn(lambda: self._create_topic(spec, owner, elastic, partitions_given, actor, adopt))
 
-    async def _create_topic(self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str) -> Topic:
+    async def _create_topic(self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool) -> Topic:
         check_spec(spec, elastic)
 
         def draw(rolls: Rolls, serial: int) -> tuple[Topic, Plan]:
@@ -41,6 +43,8 @@ class Topics(Desk):
 
         self._check_new(self._now(), spec.name, owner)
         stored, adopted = await self._stored(msgspec.structs.replace(spec, max_message_bytes=self._max_message_bytes + ROOM))
+        if adopted and not adopt:
+            raise Exists(f"topic {spec.name} exists in the storage; choose another id")
         try:
             check_adopted(stored, spec, elastic, partitions_given)
             return await self._make(actor, draw)

@@ -10,6 +10,7 @@ groups   an application or null    -> [GroupView, ...]    of the groups that the
 reset    AskedReset                -> {partition: offset}
 forget   [group, actor]            -> empty
 redrive  AskedRedrive              -> Redriven
+instance AskedInstance             -> what the call gives, or null
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from psubd.errors import OwnershipInDoubt
-from psubd.model import Delivered, Headers, Message, Poll, ResetTo
+from psubd.model import Aim, Delivered, Headers, InstanceSpec, Mark, Message, Poll, ResetTo, TopicPartition, Wish
 
 T = TypeVar("T")
 
@@ -80,6 +81,46 @@ class AskedName(msgspec.Struct, frozen=True, array_like=True):
     name: str | None
     seen: int
     actor: str = ""
+
+
+class Enlist(msgspec.Struct, frozen=True, array_like=True, tag="enlist"):
+    spec: InstanceSpec
+
+
+class Dismiss(msgspec.Struct, frozen=True, array_like=True, tag="dismiss"):
+    pass
+
+
+class Wished(msgspec.Struct, frozen=True, array_like=True, tag="wish"):
+    wish: Wish
+
+
+class Look(msgspec.Struct, frozen=True, array_like=True, tag="look"):
+    pass
+
+
+class Seek(msgspec.Struct, frozen=True, array_like=True, tag="seek"):
+    aims: tuple[Aim, ...]
+
+
+class Marked(msgspec.Struct, frozen=True, array_like=True, tag="commit"):
+    marks: tuple[Mark, ...] | None
+
+
+class Places(msgspec.Struct, frozen=True, array_like=True, tag="committed"):
+    partitions: tuple[TopicPartition, ...]
+
+
+InstanceCall = Enlist | Dismiss | Wished | Look | Seek | Marked | Places
+
+
+class AskedInstance(msgspec.Struct, frozen=True, array_like=True):
+    """What is asked of a consumer instance, but for its reads, which are polls."""
+
+    caller: Caller
+    group: str
+    instance: str
+    call: InstanceCall
 
 
 Row = tuple[str, int, int, int, bytes | None, bytes | None, Headers, int | None, str | None, int | None]

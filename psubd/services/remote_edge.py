@@ -10,6 +10,7 @@ An answer with another node's messages may be written while that node is surely 
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, count
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
@@ -19,13 +20,16 @@ from psubd.interfaces import IClock, IMembership, IPeers, IRegistry
 from psubd.model import Delivered, Delivery, Grant, GroupView, Poll, Redriven, ResetTo, Verdict
 from psubd.services.polls import nothing
 from psubd.services.remote_codec import (
+    AskedInstance,
     AskedLeases,
     AskedName,
     AskedPoll,
     AskedRedrive,
     AskedReset,
     Caller,
+    InstanceCall,
     Settled,
+    T,
     Verb,
     decode,
     decode_messages,
@@ -238,6 +242,12 @@ class Edge:
         chosen = None if partitions is None else tuple(partitions)
         body = encode(AskedReset(group, topic, chosen, to, dry_run, actor, self._seen()))
         return decode(await self._peers.call(member, "reset", body, None), dict[int, int])
+
+    async def instance(self, member: str, grant: Grant, group: str, instance: str, call: InstanceCall, kind: type[T] | Any) -> T:
+        """What is asked of a consumer instance. :param kind: of what that gives."""
+        body = encode(AskedInstance(self._caller(grant), group, instance, call))
+        told: T = decode(await self._peers.call(member, "instance", body, None), kind)
+        return told
 
     async def forget(self, member: str, group: str, actor: str) -> None:
         await self._peers.call(member, "forget", encode(AskedName(group, self._seen(), actor)), None)

@@ -16,10 +16,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from psubd.errors import BadCredentials, OwnershipInDoubt, PsubdError
-from psubd.interfaces import IClock, IGate, IMembership, IPeers, IRedriver, IRegistry, ISubscriber
+from psubd.interfaces import IClock, IConsumers, IGate, IMembership, IPeers, IRedriver, IRegistry, ISubscriber
 from psubd.model import Delivery, Grant
 from psubd.services.ownership import HERE, Ownership
 from psubd.services.remote_codec import (
+    AskedInstance,
     AskedLeases,
     AskedName,
     AskedPoll,
@@ -33,6 +34,7 @@ from psubd.services.remote_codec import (
     encode_messages,
 )
 from psubd.services.remote_holds import Granted
+from psubd.services.remote_instances import called
 from psubd.services.rounds import Job, Rounds
 from psubd.services.tenures import moved
 from psubd.slots import slot_of
@@ -85,6 +87,7 @@ class Owner:
     def __init__(
         self,
         subscriber: ISubscriber,
+        consumers: IConsumers,
         redriver: IRedriver,
         ownership: Ownership,
         membership: IMembership,
@@ -95,6 +98,7 @@ class Owner:
     ) -> None:
         self.outs: dict[tuple[str, int], Out] = {}
         self._subscriber, self._redriver, self._ownership, self._membership = subscriber, redriver, ownership, membership
+        self._consumers = consumers
         self._peers, self._registry, self._gate, self._clock = peers, registry, gate, clock
         self._by_slot: dict[int, dict[tuple[str, int], Out]] = {}
         self._going: dict[int, list[Deferred[None]]] = {}
@@ -118,6 +122,7 @@ class Owner:
             "reset": self._reset,
             "forget": self._forget,
             "redrive": self._redrive,
+            "instance": self._instance,
         }
         for verb, answer in answers.items():
             self._peers.serve(verb, partial(answered, answer))
@@ -358,6 +363,11 @@ class Owner:
         asked: AskedRedrive = decode(body, AskedRedrive)
         await self._for(asked.group, asked.seen)
         return encode(await self._redriver.redrive(asked.group, asked.topic, asked.limit, asked.actor))
+
+    async def _instance(self, body: bytes) -> bytes:
+        asked: AskedInstance = decode(body, AskedInstance)
+        await self._for(asked.group, asked.caller.seen)
+        return encode(await called(self._consumers, self._grant(asked.caller), asked.group, asked.instance, asked.call))
 
     async def _for(self, group: str | None, seen: int) -> None:
         """:raises Moved:"""

@@ -14,6 +14,7 @@ from psubd.services.commits import Committer
 from psubd.services.contests import with_members
 from psubd.services.group_records import application_of, check_name, check_room, group_of, path_of
 from psubd.services.groups import LiveGroup
+from psubd.services.instance_records import gone_with as instances_gone_with
 from psubd.services.live_topics import LiveTopic
 from psubd.services.notices import Notices
 from psubd.services.places import Place, aim, commit_of, cut_below, fresh, reached, settled
@@ -75,6 +76,12 @@ class Resetter:
                 await self._storage.forget(name, other)
         return offsets
 
+    async def rewind(self, name: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """A consumer instance puts the group's place on these partitions back. As `reset`, of a group that is psubd's. :raises PsubdError:"""
+        async with self._locks.of(name):
+            self._tenure_of(name).check()
+            await self._move(name, self._bound(name, topic), offsets, f"application {application_of(name)}")
+
     async def forget(self, name: str, actor: str) -> None:
         """As `ISubscriber.forget_group`."""
         async with self._locks.of(name):
@@ -113,11 +120,12 @@ class Resetter:
         topics: list[str] = []
 
         def plan(snapshot: ISnapshot, serial: int) -> Plan:
-            group = group_of(snapshot, name)
-            if group is None:
+            group, instances = group_of(snapshot, name), instances_gone_with(snapshot, name)
+            if group is None and not instances:
                 raise NotFound(f"no group {name!r}")
-            topics[:] = group.topics
-            return Plan(f"group.deleted {name}", (Delete(path_of(name)), *gone_with(snapshot, name)))
+            topics[:] = () if group is None else group.topics
+            own = () if group is None else (Delete(path_of(name)), *gone_with(snapshot, name))
+            return Plan(f"group.deleted {name}", (*own, *instances))
 
         await self._registry.change(actor, under(tenure, plan))
         return topics

@@ -17,6 +17,7 @@ from psubd.interfaces import IClock, IRegistry, ISeats
 from psubd.services.carried import Carried, Standing
 from psubd.services.commits import Committer
 from psubd.services.groups import LiveGroup
+from psubd.services.holdings import Stand
 from psubd.services.readback import Readback
 from psubd.services.rounds import Job, Locks, all_of
 from psubd.services.tenures import Tenure, moved
@@ -43,6 +44,10 @@ class Seat:
         self.carried = shop.carried
         self.groups: dict[str, LiveGroup] = {}
         self.stood = True
+
+    def stands(self) -> list[Stand]:
+        """Where the consumer instances of its groups stand."""
+        return [stand for group in self.groups.values() if group.cohort is not None for stand in group.cohort.stands()]
 
     def standings(self) -> list[Standing]:
         """All channels of its groups, with what their commits carry."""
@@ -196,7 +201,7 @@ class Seats:
     def _parcel(self, seat: Seat, closed: bool) -> bytes:
         """:param closed: no commit of this node's is on its way."""
         idle = self._readback.expects(seat) or not closed
-        return seat.carried.pack(seat.standings(), idle or self._readback.doubts(seat), idle)
+        return seat.carried.pack(seat.standings(), idle or self._readback.doubts(seat), idle, seat.stands())
 
     def _end(self, seat: Seat) -> None:
         seat.tenure.ended = True

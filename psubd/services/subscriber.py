@@ -1,7 +1,9 @@
 """The subscriber: groups, their polls, replays. The rules of who gets which message are in `psubd.delivery`; the parts are beside this module."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, fail
@@ -9,15 +11,32 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from psubd.errors import BadParameter, PsubdError
-from psubd.interfaces import Change, ICarryover, IClock, IGate, IMembership, INodes, IRegistry, ISeats, IStorage, ISubscriber
-from psubd.model import Delivery, Grant, GroupView, Poll, Replay, ResetTo, Verdict
+from psubd.errors import BadParameter, OwnershipInDoubt, PsubdError
+from psubd.interfaces import Change, ICarryover, IClock, IConsumers, IGate, IMembership, INodes, IRegistry, ISeats, IStorage, ISubscriber
+from psubd.model import (
+    Aim,
+    Delivery,
+    Grant,
+    GroupView,
+    InstanceSpec,
+    Mark,
+    Poll,
+    Replay,
+    ResetTo,
+    Standing,
+    TopicPartition,
+    Verdict,
+    Wish,
+)
 from psubd.services.alarms import Alarms
 from psubd.services.burials import Burials
 from psubd.services.carried import Carried
+from psubd.services.cohort import Cohort
 from psubd.services.commits import Committer
+from psubd.services.consumers import Consumers
 from psubd.services.group_records import ROOT, application_of, check_name
 from psubd.services.groups import LiveGroup
+from psubd.services.instance_records import ROOT as INSTANCES
 from psubd.services.joins import Joiner
 from psubd.services.leases import Leases
 from psubd.services.live_topics import LiveTopic
@@ -48,13 +67,21 @@ SWEEP_MS = 15_000
 PATIENCE_MS = 5_000
 """How long `Subscriber.stop` waits for answers that are being written."""
 
+INSTANCE_TIMEOUT_MS = 300_000
+"""A consumer instance that nobody called for so long is dismissed (Confluent's ``consumer.instance.timeout.ms``)."""
+
 WINDOW_BYTES = 256 << 20
 """Payload that all groups together hold read ahead."""
+
+FOLLOWED = (ROOT[1:], INSTANCES[1:])
+"""The registry's paths that groups depend on."""
+
+T = TypeVar("T")
 
 log = Logger()
 
 
-@implementer(ISubscriber, ISeats)
+@implementer(ISubscriber, IConsumers, ISeats)
 class Subscriber:
     """To be started after storage, registry and gate, and stopped before them.
 
@@ -62,6 +89,7 @@ class Subscriber:
     :param window_bytes: payload read ahead, over all groups. :param patience_ms: how long `stop` waits for answers that are being written.
     :param carryover: what leases outlive a restart in, where this is the only node; None: they do not.
     :param membership: which slots this node may act for. Whoever claims them tells it here (`ISeats`). None: it is the only node, and serves all.
+    :param instance_timeout_ms: a consumer instance that nobody called for so long is dismissed.
     """
 
     def __init__(
@@ -78,9 +106,10 @@ class Subscriber:
         patience_ms: int = PATIENCE_MS,
         carryover: ICarryover | None = None,
         membership: IMembership | None = None,
+        instance_timeout_ms: int = INSTANCE_TIMEOUT_MS,
     ) -> None:
         self._registry, self._gate, self._nodes, self._clock = registry, gate, nodes, clock
-        self._patience_ms = patience_ms
+        self._patience_ms, self._instance_timeout_ms = patience_ms, instance_timeout_ms
         self._carryover, self._membership = carryover, membership
         self._members: frozenset[str] = frozenset()
         self._live: dict[str, LiveGroup] = {}
@@ -132,7 +161,9 @@ class Subscriber:
             tallies=tallies,
             notices=self._notices,
             mend=self._resetter.mend,
+            rewind=self._resetter.rewind,
         )
+        self._consumers = Consumers(storage, registry, gate, clock, committer=committer, group=self._group, tenure_of=self.tenure_of)
         self._readback = Readback(storage, clock, committer, self._session, self._group)
         self._seats = Seats(
             registry,
@@ -164,6 +195,7 @@ class Subscriber:
         self._renewal.start()
         for seat in self._seats.all():
             Deferred.fromCoroutine(self._resume(seat))
+        self._muster()
 
     def _settle_in(self) -> None:
         membership = self._membership
@@ -186,13 +218,15 @@ class Subscriber:
     # --- ISubscriber ---
 
     def poll(self, grant: Grant, ask: Poll) -> "Deferred[Delivery]":
+        if ask.instance is not None:
+            return self.read(grant, ask.group, ask.instance, ask)
         try:
             return self._poll(grant, ask).deferred
         except PsubdError as error:
             return fail(error)
 
     def at_once(self, grant: Grant, ask: Poll) -> Delivery | None:
-        group = self._live.get(ask.group) if self._running else None
+        group = self._live.get(ask.group) if self._running and ask.instance is None else None
         return None if group is None or group.application != grant.application.id else group.at_once(grant, ask)
 
     def replay(self, grant: Grant, ask: Replay) -> "Deferred[Delivery]":
@@ -224,6 +258,34 @@ class Subscriber:
     def listen(self, told: Callable[[str], None]) -> Callable[[], None]:
         return self._notices.listen(told)
 
+    # --- IConsumers ---
+
+    def enlist(self, grant: Grant, group: str, instance: str, spec: InstanceSpec) -> "Deferred[None]":
+        return self._asked(lambda: self._consumers.enlist(grant, group, instance, spec))
+
+    def dismiss(self, grant: Grant, group: str, instance: str) -> "Deferred[None]":
+        return self._asked(lambda: self._consumers.dismiss(grant, group, instance))
+
+    def wish(self, grant: Grant, group: str, instance: str, wish: Wish) -> "Deferred[None]":
+        return self._asked(lambda: self._consumers.wish(grant, group, instance, wish))
+
+    def look(self, grant: Grant, group: str, instance: str) -> "Deferred[Standing]":
+        return self._asked(lambda: self._consumers.look(grant, group, instance))
+
+    def read(self, grant: Grant, group: str, instance: str, ask: Poll) -> "Deferred[Delivery]":
+        if not self._running:
+            return fail(stopping())
+        return Deferred.fromCoroutine(self._consumers.read(grant, group, instance, ask))
+
+    def seek(self, grant: Grant, group: str, instance: str, aims: Sequence[Aim]) -> "Deferred[None]":
+        return self._asked(lambda: self._consumers.seek(grant, group, instance, aims))
+
+    def commit(self, grant: Grant, group: str, instance: str, marks: Sequence[Mark] | None) -> "Deferred[list[Mark]]":
+        return self._asked(lambda: self._consumers.commit(grant, group, instance, marks))
+
+    def committed(self, grant: Grant, group: str, instance: str, partitions: Sequence[TopicPartition]) -> "Deferred[list[Mark]]":
+        return self._asked(lambda: self._consumers.committed(grant, group, instance, partitions))
+
     # --- ISeats ---
 
     def take_over(self, slot: int, epoch: int, parcel: bytes | None) -> None:
@@ -231,6 +293,7 @@ class Subscriber:
             self._seats.take_over(slot, epoch, parcel)
             if parcel:
                 Deferred.fromCoroutine(self._resume(self._seats.at(slot)))
+            self._muster(slot)
 
     def hand_over(self, slot: int) -> "Deferred[bytes]":
         return self._seats.hand_over(slot)
@@ -265,6 +328,10 @@ class Subscriber:
         group.add(poll)
         return poll
 
+    def _asked(self, ask: Callable[[], Job[T]]) -> "Deferred[T]":
+        """Carried through, whoever waits for it."""
+        return carried_through(ask()) if self._running else fail(stopping())
+
     def _judged(self, judge: Callable[[], Job[Verdict]]) -> "Deferred[Verdict]":
         """Carried through, whoever waits for it: half of the tokens would be worse than all of them."""
         return carried_through(judge()) if self._running else fail(stopping())
@@ -296,8 +363,16 @@ class Subscriber:
                 joiner=self._joiner,
                 committer=self._committer,
                 ended=lambda group: self._ended(seat, group),
+                timeout_ms=self._instance_timeout_ms,
             )
         return group
+
+    def _muster(self, slot: int | None = None) -> None:
+        """Load the groups of the slot (None: of all) that have consumer instances: they are dismissed here when nobody uses them."""
+        for name in self._registry.snapshot().children(INSTANCES):
+            if name not in self._live and slot in (None, slot_of(name, self._seats.slots)):
+                with suppress(OwnershipInDoubt):  # another node's, or looked at again with the next sweep
+                    self._group(name)
 
     async def _resume(self, seat: Seat) -> None:
         """Come to the groups that left leases: what lapsed, and letters that wait for their topic, must not wait until somebody asks. Where that
@@ -316,9 +391,14 @@ class Subscriber:
 
     def _follow(self, change: Change) -> None:
         for path in change.paths:
-            group = self._live.get(path[len(ROOT) + 1 :]) if path.startswith(ROOT + "/") else None
-            if group is not None:
+            root, _, name = path[1:].partition("/")
+            group = self._live.get(name) if root in FOLLOWED else None
+            if root == FOLLOWED[1] and group is not None:
+                group.review_instances()
+            elif group is not None:
                 group.review()
+            elif root == FOLLOWED[1] and self._running:
+                self._muster(slot_of(name, self._seats.slots))
 
     # --- who serves what ---
 
@@ -349,6 +429,7 @@ class Subscriber:
 
     def _sweep(self) -> None:
         self._sweeping = self._clock.call_later(SWEEP_MS, self._sweep)
+        self._muster()
         for group in list(self._live.values()):
             if self._idle(group):
                 Deferred.fromCoroutine(self._retire(group))
@@ -390,7 +471,7 @@ class Subscriber:
         having handed its slots over have ended."""
         if self._carryover is not None and self._committer.alone:
             for seat in self._seats.all():
-                seat.carried.keep(self._carryover, seat.standings())
+                seat.carried.keep(self._carryover, seat.standings(), seat.stands())
 
     def _topics(self) -> list[LiveTopic]:
         return [topic for group in self._live.values() for topic in group.topics.values()]
@@ -404,3 +485,9 @@ class Subscriber:
             lambda: sum(topic.leased() for topic in self._topics()),
             lambda: sum(topic.delayed() for topic in self._topics()),
         )
+        self._tallies.show_instances(
+            lambda: sum(len(cohort.members) for cohort in self._cohorts()), lambda: sum(cohort.waiting for cohort in self._cohorts())
+        )
+
+    def _cohorts(self) -> list[Cohort]:
+        return [group.cohort for group in self._live.values() if group.cohort is not None]

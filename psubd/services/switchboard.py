@@ -1,7 +1,8 @@
 """The switchboard: who serves a group is asked, be it this node or another. With many nodes it is what endpoints and manager take for the subscriber.
 
-    Switchboard(subscriber, redriver, ownership, membership, peers, registry, gate, clock, metrics=None)
-        provides ISubscriber and IRedriver; `serve` registers the verbs, before the peers start or after; `stop` before subscriber and peers stop
+    Switchboard(subscriber, consumers, redriver, ownership, membership, peers, registry, gate, clock, metrics=None)
+        provides ISubscriber, IConsumers and IRedriver; `serve` registers the verbs, before the peers start or after; `stop` before subscriber and
+        peers stop
 
 A poll goes to the owner of its group's slot, and waits there; where the slot moves, it goes on to the next one with the time that it has left,
 and takes its place there by how long it has waited. Tokens are shared out by the slots of their groups. Who cannot find or reach an owner waits for a
@@ -10,7 +11,7 @@ change (`PATIENCE_MS`), and is then told OwnershipInDoubt: never that there is n
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -19,13 +20,29 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from psubd.errors import BadParameter, Moved, NoDeadLetter, OwnershipInDoubt, PeerLost, PsubdError
-from psubd.interfaces import IClock, IGate, IMembership, IPeers, IRedriver, IRegistry, ISubscriber
-from psubd.model import Delivery, Grant, GroupView, Poll, Redriven, Replay, ResetTo, Verdict
+from psubd.interfaces import IClock, IConsumers, IGate, IMembership, IPeers, IRedriver, IRegistry, ISubscriber
+from psubd.model import (
+    Aim,
+    Delivery,
+    Grant,
+    GroupView,
+    InstanceSpec,
+    Mark,
+    Poll,
+    Redriven,
+    Replay,
+    ResetTo,
+    Standing,
+    TopicPartition,
+    Verdict,
+    Wish,
+)
 from psubd.services.group_records import application_of, check_name
 from psubd.services.ownership import HERE, MOVING, Ownership
 from psubd.services.polls import nothing
-from psubd.services.remote_codec import Verb
+from psubd.services.remote_codec import Dismiss, Enlist, InstanceCall, Look, Marked, Places, Seek, Verb, Wished
 from psubd.services.remote_edge import Edge
+from psubd.services.remote_instances import called
 from psubd.services.remote_owner import Owner
 from psubd.services.rounds import Rounds, carried_through, outcomes
 from psubd.services.signet import Signet
@@ -41,13 +58,15 @@ AT_ONCE = 64
 T = TypeVar("T")
 
 
-@implementer(ISubscriber, IRedriver)
+@implementer(ISubscriber, IConsumers, IRedriver)
 class Switchboard:
-    """:param subscriber: of the groups that this node serves. :param redriver: likewise. :param metrics: where it is counted; None: nowhere."""
+    """:param subscriber: of the groups that this node serves; likewise ``consumers`` and ``redriver``. :param metrics: where it is counted; None:
+    nowhere."""
 
     def __init__(
         self,
         subscriber: ISubscriber,
+        consumers: IConsumers,
         redriver: IRedriver,
         ownership: Ownership,
         membership: IMembership,
@@ -58,9 +77,10 @@ class Switchboard:
         metrics: CollectorRegistry | None = None,
     ) -> None:
         self._subscriber, self._redriver, self._ownership, self._membership = subscriber, redriver, ownership, membership
+        self._consumers = consumers
         self._registry, self._gate, self._clock = registry, gate, clock
         self._edge = Edge(peers, membership, registry, clock)
-        self._owner = Owner(subscriber, redriver, ownership, membership, peers, registry, gate, clock)
+        self._owner = Owner(subscriber, consumers, redriver, ownership, membership, peers, registry, gate, clock)
         self._lobby = Lobby(ownership, peers, clock)
         self._tokens = Tokens(Signet(registry))
         self._whereabouts = Whereabouts(registry)
@@ -285,6 +305,44 @@ class Switchboard:
             return self._edge.redrive(place, group, topic, limit, actor)
 
         return carried_through(self._at_owner(self._slot(group), ask))
+
+    # --- consumer instances
+
+    def enlist(self, grant: Grant, group: str, instance: str, spec: InstanceSpec) -> "Deferred[None]":
+        return self._instance(grant, group, instance, Enlist(spec), None, again=False)
+
+    def dismiss(self, grant: Grant, group: str, instance: str) -> "Deferred[None]":
+        return self._instance(grant, group, instance, Dismiss(), None, again=False)
+
+    def wish(self, grant: Grant, group: str, instance: str, wish: Wish) -> "Deferred[None]":
+        return self._instance(grant, group, instance, Wished(wish), None)
+
+    def look(self, grant: Grant, group: str, instance: str) -> "Deferred[Standing]":
+        return self._instance(grant, group, instance, Look(), Standing)
+
+    def read(self, grant: Grant, group: str, instance: str, ask: Poll) -> "Deferred[Delivery]":
+        return self.poll(grant, msgspec.structs.replace(ask, group=group, instance=instance))
+
+    def seek(self, grant: Grant, group: str, instance: str, aims: Sequence[Aim]) -> "Deferred[None]":
+        return self._instance(grant, group, instance, Seek(tuple(aims)), None)
+
+    def commit(self, grant: Grant, group: str, instance: str, marks: Sequence[Mark] | None) -> "Deferred[list[Mark]]":
+        """What was read is not committed twice: what the first one had to tell would be lost."""
+        said = Marked(None if marks is None else tuple(marks))
+        return self._instance(grant, group, instance, said, list[Mark], again=marks is not None)
+
+    def committed(self, grant: Grant, group: str, instance: str, partitions: Sequence[TopicPartition]) -> "Deferred[list[Mark]]":
+        return self._instance(grant, group, instance, Places(tuple(partitions)), list[Mark])
+
+    def _instance(self, grant: Grant, group: str, instance: str, call: InstanceCall, kind: "type[T] | Any", again: bool = True) -> "Deferred[T]":
+        """:param again: it may be said twice."""
+
+        def ask(place: str) -> Awaitable[T]:
+            if place == HERE:
+                return called(self._consumers, grant, group, instance, call)
+            return self._edge.instance(place, grant, group, instance, call, kind)
+
+        return carried_through(self._at_owner(self._slot(group), ask, again))
 
     def listen(self, told: Callable[[str], None]) -> Callable[[], None]:
         return self._subscriber.listen(told)

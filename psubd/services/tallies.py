@@ -29,6 +29,11 @@ class Tallies:
         self._groups_contested = Gauge("psubd_groups_contested", "Loaded groups that somebody else has in the storage: not served", registry=metrics)
         self._leases_out = Gauge("psubd_leases_out", "Messages that are leased, in answers that are being written too", registry=metrics)
         self._delayed = Gauge("psubd_messages_delayed", "Messages that wait after a lapse or a nack before they come again", registry=metrics)
+        self.instances_discarded = Counter(
+            "psubd_instances_discarded_total", "Consumer instances that were dismissed since nobody used them", registry=metrics
+        )
+        self._instances = Gauge("psubd_instances", "Consumer instances of the groups that this node serves", registry=metrics)
+        self._instances_reading = Gauge("psubd_instances_reading", "Reads of consumer instances that wait for a message", registry=metrics)
         self.dead_letters = Counter("psubd_dead_letters_total", "Messages that are stored in their dead-letter topic", ["reason"], registry=metrics)
         self.dead_letter_failures = Counter(
             "psubd_dead_letter_failures_total", "Tries to store a dead letter that failed; they are repeated", registry=metrics
@@ -45,6 +50,11 @@ class Tallies:
     def show_letters(self, waiting: Callable[[], int]) -> None:
         """Where the gauge of dead letters looks."""
         self._letters_waiting.set_function(waiting)
+
+    def show_instances(self, there: Callable[[], int], reading: Callable[[], int]) -> None:
+        """Where the gauges of consumer instances look."""
+        self._instances.set_function(there)
+        self._instances_reading.set_function(reading)
 
     def show(
         self, polls: Callable[[], int], groups: Callable[[], int], contested: Callable[[], int], leases: Callable[[], int], delayed: Callable[[], int]

@@ -1,6 +1,6 @@
 """What all loaded groups of a slot work with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from psubd.interfaces import IClock, IStorage
@@ -22,10 +22,14 @@ any node. Alone, the epoch is that of the node's start."""
 Mender = Callable[[str, str, int], Job[bool]]
 """Group, topic, partition -> `Resetter.mend`."""
 
+Rewinder = Callable[[str, str, Mapping[int, int]], Job[None]]
+"""Group, topic, offsets by partition -> `Resetter.rewind`."""
+
 
 class Workshop(NamedTuple):
     """:ivar tenure: of the slot. :ivar carried: what another node, or a former start of this one, left of its groups. :ivar serials: of leases.
     :ivar answers: numbers of answers: within one, a ledger tells by it what goes together. :ivar mend: moves a partition whose log was cut.
+    :ivar rewind: moves partitions whose place a consumer instance puts back.
     """
 
     storage: IStorage
@@ -42,6 +46,7 @@ class Workshop(NamedTuple):
     tallies: Tallies
     notices: Notices
     mend: Mender
+    rewind: Rewinder
 
 
 def serials_of(epoch: int, numbers: Iterator[int]) -> Iterator[int]:

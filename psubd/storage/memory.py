@@ -14,8 +14,8 @@ from zope.interface import implementer
 
 from psubd.errors import Exists, PsubdError, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import Environment, IClock, IStorage, IStorageFactory
-from psubd.model import Acks, Bounds, Commit, Message, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
-from psubd.storage.topics import Rules, configured, grown, stored
+from psubd.model import Acks, Bounds, Commit, Message, PartitionLayout, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
+from psubd.storage.topics import Rules, configured, grown, here, stored
 from psubd.storage.watches import Watches
 
 T = TypeVar("T")
@@ -220,6 +220,12 @@ class MemoryStorage:
         if self._sweeping is None or shelf is None or not 0 <= partition < len(shelf.logs) or offset < shelf.logs[partition].end:
             return succeed(None)
         return self._watches.wait(topic, partition, offset)
+
+    def layout(self, topic: str) -> "Deferred[dict[int, PartitionLayout]]":
+        return self._answer(lambda: here(self._shelf(topic).topic.partitions))
+
+    def brokers(self) -> "Deferred[tuple[int, ...]]":
+        return self._answer(lambda: (0,))
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
         return self._answer(

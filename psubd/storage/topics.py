@@ -8,7 +8,7 @@ import msgspec
 
 from psubd.errors import BadBody, BadHeader, PsubdError, TooLarge
 from psubd.fields import INT64, INTEGER, topic_id
-from psubd.model import Record, StoredTopic, TopicSpec
+from psubd.model import PartitionLayout, Record, StoredTopic, TopicSpec
 
 MAX_PARTITIONS = 10_000
 """A topic's partitions: each costs one query in every sweep, so that ten thousand are a sweep of about a second."""
@@ -185,3 +185,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     AHEAD: ("timestamp_ahead_ms", int),
 }
 """The settings that have a member of `StoredTopic` of their own, and how they are read."""
+
+
+def here(partitions: int) -> dict[int, PartitionLayout]:
+    """Where the partitions of a storage without brokers lie."""
+    return dict.fromkeys(range(partitions), PartitionLayout(0, (0,), (0,)))

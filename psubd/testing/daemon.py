@@ -223,6 +223,12 @@ def bind(manager: Client, application: str, topic: str, **settings: Any) -> None
     assert reply.status in (200, 201), reply
 
 
+def reads(client: Client, topic: str) -> bool:
+    """Whether the node lets it read the topic."""
+    reply = client.request("GET", f"/v1/topics/{topic}")
+    return reply.status == 200 and reply.json["sub"]
+
+
 def together(jobs: Sequence[S], work: Callable[[S], T]) -> list[T]:
     """Each job in a thread of its own; what they gave, in order."""
     with ThreadPoolExecutor(len(jobs)) as threads:

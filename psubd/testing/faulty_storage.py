@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from psubd.errors import InUse, PsubdError, StorageUnavailable
 from psubd.interfaces import IStorage
-from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
+from psubd.model import Acks, Bounds, Commit, PartitionLayout, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec
 
 T = TypeVar("T")
 Told = Callable[[Position | PsubdError], None]
@@ -110,6 +110,12 @@ class FaultyStorage:
 
     def watch(self, topic: str, partition: int, offset: int) -> "Deferred[None]":
         return self._call("watch", f"{topic} {partition}", lambda: self.beneath.watch(topic, partition, offset))
+
+    def layout(self, topic: str) -> "Deferred[dict[int, PartitionLayout]]":
+        return self._call("layout", topic, lambda: self.beneath.layout(topic))
+
+    def brokers(self) -> "Deferred[tuple[int, ...]]":
+        return self._call("brokers", "", self.beneath.brokers)
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
         return self._call("bounds", topic, lambda: self.beneath.bounds(topic))

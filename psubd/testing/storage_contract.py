@@ -140,6 +140,17 @@ class StorageContract(Steps):
         self.assertTrue("no.such.setting" in refused.exception.detail, refused.exception.detail)
         self.assertEqual({}, self.wait(self.storage.describe([name])))
 
+    def test_layout(self) -> None:
+        """Each partition has a leader that is one of its replicas, in sync, and one of the brokers that are there."""
+        topic = self.topic(3)
+        brokers = self.wait(self.storage.brokers())
+        self.assertEqual(list(brokers), sorted(set(brokers)))
+        layout = self.wait(self.storage.layout(topic.name))
+        self.assertEqual([0, 1, 2], sorted(layout))
+        for place in layout.values():
+            self.assertEqual(topic.replication, len(place.replicas))
+            self.assertTrue({place.leader} <= set(place.in_sync) <= set(place.replicas) <= set(brokers), place)
+
     def test_describe_leaves_out_what_is_not_there(self) -> None:
         """Asked for one that is and one that is not, describe answers with the one; known says None."""
         topic, other = self.topic(), self.name()
@@ -197,6 +208,7 @@ class StorageContract(Steps):
             lambda: self.storage.read(topic.name, 0, 0, 1, WIDE),
             lambda: self.storage.log_ends(topic.name, {0: 0}),
             lambda: self.storage.bounds(topic.name),
+            lambda: self.storage.layout(topic.name),
             lambda: self.storage.offset_at(topic.name, 0),
         ):
             with self.assertRaises(TopicMissing):

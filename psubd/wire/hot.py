@@ -185,6 +185,10 @@ class HotRequest(View):
     def bug(self, failure: Failure) -> Answer:
         return internal(failure, self)
 
+    def told(self, error: PsubdError) -> Answer:
+        """No hot route has a dialect of its own."""
+        return problem(error)
+
     def answered(self) -> None:
         if self.held or self.intake is not None:
             self.release()

@@ -31,6 +31,11 @@ def segments(path: bytes) -> tuple[list[str], bool]:
     return decoded, slash
 
 
+def first_segment(path: bytes) -> bytes:
+    """The path's first segment, as it was sent."""
+    return path[1:].partition(b"/")[0]
+
+
 class Found(NamedTuple, Generic[T]):
     """What a path led to, and the path's parts by name."""
 

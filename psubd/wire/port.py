@@ -1,6 +1,7 @@
 """What the connections of one port share."""
 
 import os
+from collections.abc import Mapping
 from itertools import count
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from psubd.interfaces import IClock
 from psubd.wire.limits import Budget, WireSettings
 from psubd.wire.memo import Memo
 from psubd.wire.meters import PortMeters
+from psubd.wire.problem import Refusal
 from psubd.wire.replies import Replies
 
 
@@ -36,14 +38,24 @@ class Port:
 
     :param resource: what Twisted renders. :param methods: all methods that any route has, as ``Allow`` says it.
     :param memo: the heads that it has seen. :param quick_bytes: a request whose head is no longer may go to a hot route at once; 0: there is none.
+    :param refusals: the dialects in which errors are told, by the first segment of the path.
     :ivar retiring: every answer closes its connection. :ivar draining: so does every connection that is idle.
     """
 
     def __init__(
-        self, resource: Any, methods: bytes, clock: IClock, settings: WireSettings, meters: PortMeters, memo: Memo, quick_bytes: int
+        self,
+        resource: Any,
+        methods: bytes,
+        clock: IClock,
+        settings: WireSettings,
+        meters: PortMeters,
+        memo: Memo,
+        quick_bytes: int,
+        refusals: Mapping[bytes, Refusal] | None = None,
     ) -> None:
         self.resource = resource
         self.methods = methods
+        self.refusals = refusals or {}
         self.clock = clock
         self.settings = settings
         self.meters = meters

@@ -1,5 +1,6 @@
-"""Errors as RFC 9457 ``application/problem+json``: the only writer of a status >= 400."""
+"""Errors as RFC 9457 ``application/problem+json``, or in their route's dialect (`Route.refusal`): the only place that turns one into an answer."""
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -16,8 +17,14 @@ log = Logger()
 CONTENT_TYPE = b"application/problem+json"
 
 
-def problem(error: PsubdError) -> Answer:
-    """The answer that tells ``error``."""
+Refusal = Callable[[PsubdError, Sequence[tuple[bytes, bytes]]], Answer]
+"""`psubd.interfaces.Route.refusal`."""
+
+
+def problem(error: PsubdError, refusal: Refusal | None = None, lines: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    """The answer that tells ``error``. :param refusal: the route's own dialect. :param lines: the request's field lines."""
+    if refusal is not None:
+        return refusal(error, lines)
     headers = [(b"content-type", CONTENT_TYPE)]
     headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()]
     if isinstance(error, UnsupportedMediaType):
@@ -36,11 +43,14 @@ class Named(Protocol):
     def route(self) -> str:
         """The route's name."""
 
+    def told(self, error: PsubdError) -> Answer:
+        """The answer that tells an error, in its route's dialect."""
+
 
 def internal(failure: Failure, request: Named) -> Answer:
     """The answer to a bug of ours; the traceback goes to the log, with the request's id and nothing that the client sent."""
     log.failure("{route}: a bug; request {request_id}", failure, route=request.route, request_id=request.request_id)
-    return problem(Internal(f"a bug of psubd, which is logged; name the request {request.request_id} when you report it"))
+    return request.told(Internal(f"a bug of psubd, which is logged; name the request {request.request_id} when you report it"))
 
 
 def fit(answer: Answer, request: Named) -> Answer:

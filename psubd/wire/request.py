@@ -15,15 +15,13 @@ from psubd.wire.handover import Line, settled
 from psubd.wire.head import Head
 from psubd.wire.intake import Intake, intake_for
 from psubd.wire.meters import RouteMeter
-from psubd.wire.paths import segments
+from psubd.wire.paths import first_segment, segments
 from psubd.wire.port import Port
 from psubd.wire.problem import fit, internal, problem
 from psubd.wire.replies import BadAnswer
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 NO_ROUTE = "none"
-SLASHED = b"/consumers/"
-"""Below it one trailing slash is accepted (contract, section 4)."""
 
 
 class Carrier(Protocol):
@@ -137,7 +135,7 @@ class Request(server.Request):
         try:
             parts, self.slash = segments(self.head.path)
         except PsubdError as refusal:
-            self.respond(problem(refusal))
+            self.respond(self.told(refusal))
             return
         self.prepath, self.postpath = [], [part.encode() for part in parts]
         try:
@@ -168,10 +166,12 @@ class Request(server.Request):
         self.end()
         self.connectionLost(reason)  # type: ignore[no-untyped-call]
 
-    @property
-    def slash_is_wrong(self) -> bool:
-        """Whether the trailing slash is there where none is accepted, but for a route that says otherwise."""
-        return self.slash and self.head is not None and not self.head.path.startswith(SLASHED)
+    def told(self, error: PsubdError) -> Answer:
+        """The answer that tells an error, in the dialect of what the path begins with."""
+        head = self.head
+        if head is None:
+            return problem(error)
+        return problem(error, self.port.refusals.get(first_segment(head.path)), head.fields)
 
     # the body
 

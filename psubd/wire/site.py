@@ -40,7 +40,7 @@ class Site(ServerFactory):
         if not served:
             memo.close()
         quick = min(LONGEST_HEAD, settings.max_head_bytes) if served else 0
-        self.port = Port(tree.resource, tree.methods, clock, settings, meters, memo, quick)
+        self.port = Port(tree.resource, tree.methods, clock, settings, meters, memo, quick, tree.refusals)
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         full = self.port.full

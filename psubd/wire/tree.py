@@ -15,15 +15,17 @@ from werkzeug.exceptions import HTTPException
 from psubd.errors import MethodNotAllowed, NoSuchRoute, PsubdError
 from psubd.interfaces import Route
 from psubd.model import Answer
-from psubd.wire.paths import PART, Templates
-from psubd.wire.problem import internal, problem
+from psubd.wire.paths import PART, Templates, first_segment
+from psubd.wire.problem import Refusal, internal
 from psubd.wire.request import Request
+
+OWN = "part_"
 
 
 class Branch:
     """All methods of one path.
 
-    :ivar slash: the template ends in a slash: the path is served with and without it.
+    :ivar slash: the path is served with and without a trailing slash: the template ends in one, or a route says so.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,11 +37,12 @@ class Branch:
         if route.method in self.routes:
             raise ValueError(f"two routes for {route.method} {route.path}")
         self.routes[route.method] = route
+        self.slash = self.slash or route.slash
 
     @property
     def rule(self) -> str:
-        """The path as Klein writes it."""
-        return PART.sub(r"<\1>", self.path.rstrip("/") or "/")
+        """The path as Klein writes it. Parts get names of their own: Klein has some that a part may not have (``instance``)."""
+        return PART.sub(rf"<{OWN}\1>", self.path.rstrip("/") or "/")
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -64,13 +67,17 @@ class Tree:
     :raises ValueError: for a table with a method of a path twice, or two templates for the same paths.
     :ivar resource: what Twisted renders.
     :ivar templates: what finds a branch without Klein.
-    :ivar methods: all methods that any route has, as ``Allow`` says it.
+    :ivar methods: all methods that any route has, as ``Allow`` says it. :ivar refusals: the dialects, by the first segment of the paths that speak
+        one: what is no route below it is told so too.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.branches: dict[str, Branch] = {}
+        self.refusals: dict[bytes, Refusal] = {}
         for route in routes:
             self.branches.setdefault(route.path, Branch(route.path)).add(route)
+            if route.refusal is not None:
+                self.refusals[first_segment(route.path.encode())] = route.refusal
         check_shapes(self.branches)
         self.templates = Templates(self.branches)
         self.app = Klein()
@@ -85,7 +92,7 @@ class Tree:
         """Give Klein the branch. Nothing is redirected: a path is right or it is not there."""
 
         def serve_branch(request: Request, **parts: str) -> Deferred[None]:
-            return Deferred.fromCoroutine(serve(branch, request, parts))
+            return Deferred.fromCoroutine(serve(branch, request, {name.removeprefix(OWN): part for name, part in parts.items()}))
 
         self.app.route(branch.rule, endpoint=branch.path, strict_slashes=True, merge_slashes=False)(serve_branch)
 
@@ -109,7 +116,7 @@ async def outcome(branch: Branch, request: Request, parts: dict[str, str]) -> An
     try:
         return await run(branch, request, parts)
     except PsubdError as refusal:
-        return problem(refusal)
+        return request.told(refusal)
     except CancelledError:
         if request.gone:
             raise
@@ -120,7 +127,7 @@ async def outcome(branch: Branch, request: Request, parts: dict[str, str]) -> An
 
 async def run(branch: Branch, request: Request, parts: dict[str, str]) -> Answer:
     """Judge route and method, take the body, call the endpoint."""
-    if request.slash_is_wrong and not branch.slash:
+    if request.slash and not branch.slash:
         raise NoSuchRoute("no such route; it is there without the trailing slash")
     assert request.head is not None
     method = request.head.method
@@ -135,4 +142,4 @@ async def run(branch: Branch, request: Request, parts: dict[str, str]) -> Answer
 
 def unknown(request: Request, failure: Failure) -> "Deferred[None]":
     """What werkzeug did not find."""
-    return request.respond(problem(NoSuchRoute("no such route; check the path")))
+    return request.respond(request.told(NoSuchRoute("no such route; check the path")))

@@ -47,7 +47,7 @@ def cursors(draw, steps=NEAR):
     offset = draw(st.one_of(st.integers(0, 1000), st.integers(0, MAX_OFFSET)))
     uid, mark = draw(st.text(max_size=40)), draw(st.text(max_size=20))
     done, attempts = draw(done_past(offset, steps)), draw(attempts_from(offset))
-    return Cursor(uid, mark, draw(serials), draw(serials), offset, done, draw(serials), attempts)
+    return Cursor(uid, mark, draw(serials), draw(serials), offset, done, draw(serials), attempts, draw(st.text(max_size=256)))
 
 
 class EncodeTests(SynchronousTestCase):
@@ -59,6 +59,16 @@ class EncodeTests(SynchronousTestCase):
         self.assertEqual(decode(commit), cursor)
         self.assertEqual(commit.offset, cursor.offset)
         self.assertTrue(commit.metadata.isascii())
+
+    def test_a_note_gives_way(self):
+        """A client's own metadata is kept where there is room for it beside what is done; then it goes, and what is done stays. A commit without one
+        reads as those of versions that knew none."""
+        done = tuple((at, at + 1) for at in range(2, 400, 2))
+        cursor = Cursor("t", "m", 1, 2, 0, done, 0, (), "ü" * 256)
+        whole = encode(cursor, 4096)
+        self.assertEqual(decode(whole), cursor)
+        self.assertEqual(decode(encode(cursor, len(whole.metadata) - 1)), cursor._replace(note=""))
+        self.assertEqual(encode(cursor._replace(note="")).metadata.count(";"), 8)
 
     @given(cursors(st.integers(1, 2**40)))
     @settings(max_examples=200, deadline=None)
@@ -74,11 +84,12 @@ class EncodeTests(SynchronousTestCase):
             commit = encode(cursor, limit)
         except CursorTooLong as refused:
             self.assertIn(f"{limit} fit", str(refused))
-            self.assertGreater(len(encode(cursor._replace(attempts=()), 1_000_000).metadata), limit)
+            self.assertGreater(len(encode(cursor._replace(attempts=(), note=""), 1_000_000).metadata), limit)
         else:
             self.assertLessEqual(len(commit.metadata), limit)
             found = decode(commit)
-            self.assertEqual(found._replace(attempts=()), cursor._replace(attempts=()))
+            self.assertEqual(found._replace(attempts=(), note=""), cursor._replace(attempts=(), note=""))
+            self.assertIn(found.note, ("", cursor.note))
             self.assertEqual(found.attempts, cursor.attempts[: len(found.attempts)])
 
     def test_attempts_take_what_is_left(self):

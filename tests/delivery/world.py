@@ -262,9 +262,20 @@ class World:
             self.ended.append(lease)
             self.ledger.give_back(lease)
             for message in lease.messages:
-                fate = self.fates[message.offset]
-                fate.attempts -= 1
-                self.free(fate)
+                if message.offset not in self.done:  # by a commit of all below
+                    fate = self.fates[message.offset]
+                    fate.attempts -= 1
+                    self.free(fate)
+
+    def done_below(self, a, b):
+        """A consumer instance commits: an offset of a message, one that lies in a gap, or the end."""
+        there = [at for at in sorted(self.published) if at >= self.ledger.committed]
+        upto = min(there[a % min(len(there), 20)] + b % 3, self.end) if there else self.end
+        self.ledger.done_below(upto)
+        for at in self.published:
+            if at < upto:
+                self.complete(at)
+        assert self.ledger.committed >= upto
 
     def give_back_late(self, a, b):
         """An answer broke whose leases had ended in another way."""
@@ -502,7 +513,7 @@ class World:
         self.ledger = self.make.restore(snapshot, self.now, rules=self.rules, room=self.room, serials=self.serials, keep=KEEP)
         after = self.ledger.place()
         assert after == before, f"{before} handed over as {after}"
-        self.leases = [lease._replace(until=None if lease.until is None else lease.until + shift) for lease in self.leases]
+        self.leases = [lease._replace(until=lease.until + shift) for lease in self.leases if lease.until is not None]
         for death in self.ledger.take_deaths():
             assert self.fates[death.offset].dead
 
@@ -550,6 +561,17 @@ class World:
             assert self.ledger.waiting == sum(fate.waits is not None for fate in fates)
             assert self.ledger.dead == sum(fate.dead for fate in fates)
             assert self.ledger.idle == (not any(fate.out or fate.waits is not None or fate.dead for fate in fates))
+
+    def the_barrier_is_the_first_that_is_elsewhere(self):
+        """Who reads on from the committed offset, past none that is out, waits or is dead, skips nothing of somebody else's."""
+        if self.ticked:
+            self.take_deaths()
+            elsewhere = [at for at, fate in self.fates.items() if (fate.out or fate.waits is not None or fate.dead) and at not in self.done]
+            assert self.ledger.barrier(self.ledger.committed) == min(elsewhere, default=None)
+
+    def done_is_known_one_by_one(self):
+        known = {at for at in self.log if self.ledger.is_done(at)}
+        assert known == self.done & self.log.keys(), f"{sorted(known ^ (self.done & self.log.keys()))}"
 
     def it_does_not_stand_still(self):
         """What came back is ready, or is to be read first, unless too many are out."""
@@ -608,6 +630,7 @@ STEPS = {
     "finish": 4,
     "give_back": 2,
     "give_back_late": 1,
+    "done_below": 1,
     "ack": 7,
     "ack_all": 2,
     "ack_foreign": 1,
@@ -636,6 +659,8 @@ ALWAYS = (
     "nothing_is_skipped",
     "the_place_fits_its_room",
     "counts_are_true",
+    "the_barrier_is_the_first_that_is_elsewhere",
+    "done_is_known_one_by_one",
     "it_does_not_stand_still",
     "the_oldest_is_known",
 )

@@ -52,7 +52,7 @@ class Node:
             self.membership, self.mesh, self.subscriber, clock, mode=mode, reachable=lambda: self.reaches, metrics=self.metrics
         )
         self.board = Switchboard(
-            self.subscriber, self.redriver, self.ownership, self.membership, self.mesh, self.registry, self.gate, clock, self.metrics
+            self.subscriber, self.subscriber, self.redriver, self.ownership, self.membership, self.mesh, self.registry, self.gate, clock, self.metrics
         )
         self.lost = []
         self.mesh.on_lost(self.lost.append)

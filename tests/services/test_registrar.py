@@ -25,7 +25,21 @@ from psubd.errors import (
 )
 from psubd.interfaces import IRegistrar, Plan, Put
 from psubd.keys import digest
-from psubd.model import Application, Binding, Bindings, Commit, Credentials, Group, GroupTopic, Record, Topic, TopicPartition, TopicSpec
+from psubd.model import (
+    Application,
+    Binding,
+    Bindings,
+    Commit,
+    Credentials,
+    Group,
+    GroupTopic,
+    Instances,
+    InstanceSpec,
+    Record,
+    Topic,
+    TopicPartition,
+    TopicSpec,
+)
 from psubd.services.registrar import Registrar
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
@@ -266,6 +280,16 @@ class ApplicationTests(RegistrarCase):
         with self.assertRaises(BadCredentials):
             self.gate.publisher(Credentials("shop", keys["secret"]))
         self.assertEqual(self.what()[-1], "application.deleted shop")
+
+    def test_delete_with_instances(self) -> None:
+        """Its consumer instances go along, also those of groups that never read; those of others stay."""
+        for id in ("shop", "shop-2"):
+            self.application(id)
+        paths = ["/instances/shop", "/instances/shop.g", "/instances/shop-2.g"]
+        writes = tuple(Put(path, msgspec.json.encode(Instances({"i": InstanceSpec(2)}))) for path in paths)
+        self.wait(self.registry.change("t", lambda snapshot, serial: Plan("instance.created", writes)))
+        self.wait(self.registrar.delete_application("shop", False, "t", None))
+        self.assertEqual([path for path in paths if self.registry.snapshot().get(path) is not None], paths[2:])
 
     def test_delete_in_use(self) -> None:
         """While it owns a topic or is bound it stays, and the refusal names both."""

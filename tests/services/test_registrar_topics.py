@@ -7,6 +7,7 @@ import msgspec
 from psubd.errors import BadBody, Exists, InUse, NotFound, RegistryUnavailable, StorageTimeout, StorageUnavailable, TopicMissing, VersionMismatch
 from psubd.model import Binding, Bindings, Elastic, Group, Topic, TopicSpec
 from psubd.services.registrar_topics import ROOM
+from psubd.storage.memory import MemoryStorage
 
 from .test_registrar import FaultyStorage, RegistrarCase
 
@@ -78,6 +79,21 @@ class CreateTests(TopicCase):
 
         self.storage.before = before
         self.assertTrue(self.wait(self.create(given=False)).adopted)
+
+    def test_never_adopted(self) -> None:
+        """Who must not adopt is refused for what the storage has, also for what appeared in between; it stays as it is, and nobody's."""
+
+        def before(name: str) -> None:
+            if name == "create_topic":
+                self.wait(MemoryStorage.create_topic(self.storage, TopicSpec("orders", 2)))
+                self.storage.before = lambda name: None
+
+        self.storage.before = before
+        for _ in range(2):
+            with self.assertRaises(Exists):
+                self.wait(self.registrar.create_topic(TopicSpec("orders", 1), "shop", None, True, "t", adopt=False))
+            self.assertEqual(self.storage.known("orders").partitions, 2)
+        self.assertNotIn("delete_topic", self.storage.calls)
 
     def test_refused(self) -> None:
         """An id, a number or an owner that cannot be: refused, naming the field; nothing is made anywhere."""

@@ -1,8 +1,10 @@
 """The main path: requests in, answers out."""
 
-from twisted.internet.defer import Deferred
+from collections.abc import Sequence
 
-from psubd.errors import BadCredentials, RateLimited, TopicNotBound
+from twisted.internet.defer import Deferred, fail
+
+from psubd.errors import BadBody, BadCredentials, PsubdError, RateLimited, TopicNotBound
 from psubd.interfaces import Route
 from psubd.model import Answer
 from tests.wire.peer import Endpoint, Waiting, WireCase, chunked, get, post
@@ -291,7 +293,7 @@ class Paths(WireCase):
             Route("GET", "/v1/pub/{topic}", self.endpoint, "topic"),
             Route("GET", "/v1/pub/{topic}/batch", self.endpoint, "batch"),
             Route("GET", "/v1/pub/fixed", Endpoint(Answer(body=b"fixed")), "fixed"),
-            Route("GET", "/consumers/{group}", self.endpoint, "consumer"),
+            Route("GET", "/consumers/{group}", self.endpoint, "consumer", slash=True),
             Route("GET", "/page/", self.endpoint, "page"),
             Route("GET", "/", self.endpoint, "root"),
         ]
@@ -338,8 +340,13 @@ class Paths(WireCase):
         ):
             self.refused(self.peer().send(get(path)), 404, "no_such_route", closes=False)
 
+    def test_names_of_parts(self) -> None:
+        """A part may be called anything, also what Klein's own functions call their arguments."""
+        self.site = self.serve(Route("GET", "/{instance}/{request}", self.endpoint, "odd"))
+        self.assertEqual(self.parts("/a/b"), {"instance": "a", "request": "b"})
+
     def test_trailing_slash(self) -> None:
-        """One trailing slash is accepted below /consumers, and where a route's template ends in one."""
+        """One trailing slash is accepted where a route says so, and where its template ends in one."""
         self.assertEqual(self.parts("/consumers/g/"), {"group": "g"})
         self.assertEqual(self.parts("/consumers/g"), {"group": "g"})
         self.assertEqual(self.parts("/page"), {})
@@ -353,3 +360,43 @@ class Paths(WireCase):
         self.endpoint.calls.clear()
         for target in ("http://other/v1/pub/a", "http://u@psubd.test/v1/pub/a", "ftp://psubd.test/v1/pub/a", "psubd.test:80", "*"):
             self.refused(self.peer().send(get(target)), 400, "bad_header")
+
+
+class Dialects(WireCase):
+    """Errors on routes with a dialect of their own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        def refusal(error: PsubdError, lines: Sequence[tuple[bytes, bytes]]) -> Answer:
+            return Answer(status=error.status, body=error.code.encode() + b" %d" % len(lines), headers=[(b"content-type", b"text/own")])
+
+        self.site = self.serve(
+            Route("POST", "/own/{part}", self.endpoint, "own", max_body=10, needs_length=True, refusal=refusal),
+            Route("GET", "/", self.endpoint, "root", refusal=refusal),
+            Route("GET", "/v1/other", self.endpoint, "other"),
+        )
+
+    def own(self, request: bytes, status: int, code: str) -> None:
+        response = self.peer().send(request).response()
+        said = response.body.split()[0].decode()
+        self.assertEqual((response.status, response.headers["content-type"], said), (status, ["text/own"], code))
+
+    def test_whoever_finds_it(self) -> None:
+        """The endpoint's errors, bugs, what the wire finds in a body, and paths and methods that are none below it, are told in the dialect."""
+        self.endpoint.answer = fail(BadBody("x"))
+        self.own(post(b"x", "/own/a"), 400, "bad_body")
+        self.endpoint.answer = fail(ValueError("a bug"))
+        self.own(post(b"x", "/own/a"), 500, "internal")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.own(post(b"x" * 11, "/own/a"), 413, "too_large")
+        self.own(b"POST /own/a HTTP/1.1\r\nHost: psubd.test\r\n\r\n", 411, "length_required")
+        self.own(get("/own/a"), 405, "method_not_allowed")
+        for path in ("/own", "/own/a/b", "/own//", "/own/a/", "/own/%2F"):
+            self.own(get(path), 404, "no_such_route")
+        self.own(post(b"x", "/"), 405, "method_not_allowed")
+
+    def test_elsewhere(self) -> None:
+        """Other paths are told as ever."""
+        for request in (get("/v1/other/x"), get("/owner"), get("/nowhere"), get("/v1/other", method="POST")):
+            self.assertEqual(self.peer().send(request).response().headers["content-type"], ["application/problem+json"])

@@ -12,7 +12,7 @@ from kafka.net.wakeup_notifier import WakeupNotifier
 from kafka.protocol.admin import DescribeConfigsRequest
 from kafka.protocol.metadata import MetadataRequest
 
-from psubd.model import Cleanup, StoredTopic
+from psubd.model import Cleanup, PartitionLayout, StoredTopic
 from psubd.storage.kafka.faults import words
 from psubd.storage.kafka.line import Line, Turn
 from psubd.storage.kafka.settings import KafkaSettings
@@ -233,6 +233,18 @@ def topic_there(topic: Any) -> bool:
     if error in (errors.UnknownTopicOrPartitionError, errors.InvalidTopicError):
         return False
     raise error(topic.name)
+
+
+def layout_of(name: str, answer: Any) -> dict[int, PartitionLayout]:
+    """A topic's partitions, as an answer to `metadata_request` has them. :raises KafkaError: as `topic_there`."""
+    found = [topic for topic in answer.topics if topic.name == name and topic_there(topic)]
+    return {
+        each.partition_index: PartitionLayout(
+            None if each.leader_id == NO_LEADER else each.leader_id, tuple(each.replica_nodes), tuple(sorted(each.isr_nodes))
+        )
+        for topic in found
+        for each in sorted(topic.partitions, key=lambda each: each.partition_index)
+    }
 
 
 def befallen(before: Chart | None, now: Chart | None) -> Change | None:

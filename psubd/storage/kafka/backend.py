@@ -19,7 +19,7 @@ from zope.interface import implementer
 from psubd import drivers
 from psubd.errors import Internal, PsubdError, StorageTimeout, StorageUnavailable, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IStorage
-from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec, sizes
+from psubd.model import Acks, Bounds, Commit, PartitionLayout, Position, Record, Slice, StorageLimits, StoredTopic, TopicPartition, TopicSpec, sizes
 from psubd.storage.kafka.atlas import Change, Chart, uid
 from psubd.storage.kafka.client import KafkaClient, Postbox
 from psubd.storage.kafka.faults import Lost, Unsent, timeout, unavailable
@@ -465,6 +465,12 @@ class KafkaStorage:
         Shelves(Budget(piece.size, piece.size)).put(passing, piece, 0)
         found = passing.slice(piece.start, max_records, max_bytes)
         return Slice((), piece.next, piece.first, piece.end) if found is None else found
+
+    def layout(self, topic: str) -> "Deferred[dict[int, PartitionLayout]]":
+        return self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.control, client.layout, topic)))
+
+    def brokers(self) -> "Deferred[tuple[int, ...]]":
+        return self._ask(lambda client: (client.control, client.brokers))
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
         asked = self._look(topic).addCallback(lambda _: self._ask(lambda client: (client.reading, client.reads.bounds, topic)))

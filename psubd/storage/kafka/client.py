@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from kafka.future import Future
 
-from psubd.model import Acks, StoredTopic
-from psubd.storage.kafka.atlas import Atlas, Change, Chart
+from psubd.errors import TopicMissing
+from psubd.model import Acks, PartitionLayout, StoredTopic
+from psubd.storage.kafka.atlas import Atlas, Change, Chart, layout_of, metadata_request
 from psubd.storage.kafka.faults import Lost, Unsent
 from psubd.storage.kafka.groups import Groups
 from psubd.storage.kafka.line import Line
@@ -142,6 +143,23 @@ class KafkaClient:
         deadline = time.monotonic() + self.settings.storage_timeout_s
         found: dict[str, StoredTopic] = await self.control.persist(deadline, lambda left: self.atlas.fresh(topics, left), again=(Unsent, Lost))
         return found
+
+    async def layout(self, topic: str) -> dict[int, PartitionLayout]:
+        """Where each partition of the topic lies now. Otherwise as `describe`. :raises TopicMissing: :raises KafkaError: it may not be known."""
+        found = layout_of(topic, await self._metadata([topic]))
+        if not found:
+            raise TopicMissing(f"topic {topic!r} is not in Kafka")
+        return found
+
+    async def brokers(self) -> tuple[int, ...]:
+        """The brokers that are there now; otherwise as `describe`."""
+        told = await self._metadata([])
+        return tuple(sorted(broker.node_id for broker in told.brokers))
+
+    async def _metadata(self, topics: Sequence[str]) -> Any:
+        deadline = time.monotonic() + self.settings.storage_timeout_s
+        request = metadata_request(topics)
+        return await self.control.persist(deadline, lambda left: self.control.ask(request, timeout_ms=left), again=(Unsent, Lost))
 
 
 def wait_for(future: Future, timeout_s: float) -> None:

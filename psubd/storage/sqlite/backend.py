@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from psubd.errors import Internal, PsubdError, StorageUnavailable
 from psubd.interfaces import IClock, IStorage
-from psubd.model import Acks, Bounds, Commit, Position, Record, Slice, StoredTopic, TopicPartition, TopicSpec, sizes
+from psubd.model import Acks, Bounds, Commit, PartitionLayout, Position, Record, Slice, StoredTopic, TopicPartition, TopicSpec, sizes
 from psubd.storage.sqlite import reading
 from psubd.storage.sqlite.database import Database
 from psubd.storage.sqlite.meters import Meters
@@ -26,6 +26,7 @@ from psubd.storage.sqlite.settings import parse
 from psubd.storage.sqlite.store import LIMITS, Store
 from psubd.storage.sqlite.tail import Tail
 from psubd.storage.sqlite.writer import Writer
+from psubd.storage.topics import here
 
 T = TypeVar("T")
 
@@ -197,6 +198,12 @@ class SqliteStorage:
         if self._closed is not None or offset < place.end:
             return succeed(None)
         return self._mirror.watches.wait(topic, partition, offset)
+
+    def layout(self, topic: str) -> "Deferred[dict[int, PartitionLayout]]":
+        return self.bounds(topic).addCallback(lambda bounds: here(len(bounds)))
+
+    def brokers(self) -> "Deferred[tuple[int, ...]]":
+        return self._refused() if self._closed is not None else succeed((0,))
 
     def bounds(self, topic: str) -> "Deferred[dict[int, Bounds]]":
         if self._closed is not None:

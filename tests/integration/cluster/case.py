@@ -14,7 +14,7 @@ from psubd.testing import kafka, zookeeper
 from psubd.testing.claims import Claims, Turn
 from psubd.testing.claims import told as told_of
 from psubd.testing.cluster import SESSION_MS, Node, Nodes
-from psubd.testing.daemon import Client, Tenant, bind, make_topic, register
+from psubd.testing.daemon import Tenant, bind, make_topic, reads, register
 from psubd.testing.lease_checker import faults
 from psubd.testing.lease_log import Promises
 from psubd.testing.nodes_traffic import NodesTraffic
@@ -112,12 +112,6 @@ class NodesCase(SynchronousTestCase):
     def names(self) -> dict[str, str]:
         """The nodes' names by id."""
         return {node.id: node.name for node in self.nodes.all if node.running}
-
-
-def reads(client: Client, topic: str) -> bool:
-    """Whether the node lets it read the topic."""
-    reply = client.request("GET", f"/v1/topics/{topic}")
-    return reply.status == 200 and reply.json["sub"]
 
 
 def persist(ask: Callable[[], Any], seconds: float = 60) -> Any:

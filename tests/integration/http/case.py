@@ -16,12 +16,13 @@ from tests.integration.process.case import with_pytest
 class HttpCase(SynchronousTestCase):
     """The real daemon on the class's storage.
 
-    :cvar twistd: what starts it, instead of ``twistd``.
+    :cvar twistd: what starts it, instead of ``twistd``. :cvar settings: its configuration, as TOML.
     """
 
     daemon: Daemon
     folder: str
     twistd: Sequence[str] | None = None
+    settings = ""
 
     @classmethod
     def storage(cls) -> str:
@@ -32,7 +33,10 @@ class HttpCase(SynchronousTestCase):
     def setUpClass(cls) -> None:
         storage = cls.storage()
         cls.folder = tempfile.mkdtemp(prefix="psubd-http-")
-        cls.daemon = Daemon(os.path.join(cls.folder, "state"), ("--storage", storage), twistd=cls.twistd)
+        config = os.path.join(cls.folder, "psubd.toml")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(cls.settings)
+        cls.daemon = Daemon(os.path.join(cls.folder, "state"), ("--storage", storage, "--config", config), twistd=cls.twistd)
         try:
             cls.daemon.start()
         except BaseException:

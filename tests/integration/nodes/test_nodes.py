@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from psubd.testing import kafka, zookeeper
 from psubd.testing.certificates import loopback_certificate
 from psubd.testing.cluster import Node, Nodes
-from psubd.testing.daemon import Client, Reply, Tenant, bind, make_topic, register, together
+from psubd.testing.daemon import Client, Reply, Tenant, bind, make_topic, reads, register, together
 from psubd.testing.wall_clock import set_clock
 from tests.integration.process.case import with_pytest
 
@@ -50,10 +50,13 @@ class NodesCase(SynchronousTestCase):
             time.sleep(0.02)
 
     def tenant(self, first: Node, second: Node, **settings: Any) -> Tenant:
-        """Registered through one node, bound through the other."""
+        """Registered through one node, bound through the other; both go by it by then, which they have a second for."""
         made = register(first.manager(), self.shop)
         make_topic(first.manager(), self.orders, self.shop, partitions=3)
         bind(second.manager(), self.shop, self.orders, pub=True, sub=True, start="earliest", **settings)
+        for node in (first, second):
+            client = node.data(**made.subscribe)
+            self.until(lambda client=client: reads(client, self.orders), f"the binding on {node.name}")
         return made
 
 
@@ -68,6 +71,7 @@ class TwoNodesTests(NodesCase):
             sent = acker.data(**tenant.publish).request("POST", f"/v1/pub/{self.orders}", b"an order")
             self.assertEqual(sent.status, 200, sent)
             read = reader.data(**tenant.subscribe).request("GET", "/v1/sub?timeout=30000")
+            self.assertEqual(read.status, 200, read)
             self.assertEqual((read.status, [message["value"] for message in read.json["messages"]]), (200, ["an order"]))
             acked = acker.data(**tenant.subscribe).send("POST", "/v1/ack", {"tokens": [read.json["messages"][0]["ack"]]})
             self.assertEqual((acked.status, acked.json), (200, {"acked": 1}))

@@ -15,9 +15,9 @@ CHANGING = re.compile(r'"(?:timestamp|version)":\d+|"(?:pk|ps|sk)_[^"]*"')
 
 
 class ReadmeTests(ProcessCase):
-    def run_blocks(self) -> tuple[list[str], list[str]]:
-        """The lines that the shell blocks write, and the lines that the README shows for them."""
-        text = README.read_text().partition("## Five minutes")[2].partition("\n## ")[0]
+    def run_blocks(self, *titles: str) -> tuple[list[str], list[str]]:
+        """The lines that the shell blocks of these chapters write, and the lines that the README shows for them."""
+        text = "".join(README.read_text().partition(f"## {title}")[2].partition("\n## ")[0] for title in titles)
         blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
         shown = [line for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
         with self.daemon(state=os.path.join(self.folder, "psubd-state"), environ={"PSUBD_ADMIN_TOKEN": None}) as daemon:
@@ -30,7 +30,7 @@ class ReadmeTests(ProcessCase):
 
     def test_five_minutes(self) -> None:
         """Each command works when pasted, and what the README shows is what comes, but for times, keys and versions."""
-        written, shown = self.run_blocks()
+        written, shown = self.run_blocks("Five minutes")
         self.assertEqual([line for line in written if line.startswith("{") and json.loads(line).get("code")], [], "a command was refused")
         plain = [CHANGING.sub("…", line) for line in written]
         for line in shown:
@@ -39,6 +39,13 @@ class ReadmeTests(ProcessCase):
         self.assertEqual(messages[0], messages[2], "a group and a replay read different messages")
         self.assertEqual([len(batch) for batch in messages], [3, 2, 3])
         self.assertIn("HTTP/1.1 204 No Content", "\n".join(written))
+
+    def test_confluents_clients(self) -> None:
+        """The commands of Confluent's API work when pasted after the five minutes: what was published is read, and committed."""
+        written, _ = self.run_blocks("Five minutes", "Clients of Confluent's REST proxy")
+        self.assertEqual([line for line in written if 'error_code":4' in line or 'error_code":5' in line], [])
+        *_, read, committed = written
+        self.assertEqual((len(json.loads(read)), committed), (4, "[]"))
 
     def messages(self, line: str) -> list[Any]:
         """The values in an answer, sorted: partitions come in any order."""

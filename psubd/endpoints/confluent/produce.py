@@ -1,0 +1,145 @@
+"""Publishing as Confluent's clients do it: ``POST /topics/{topic}`` and ``/topics/{topic}/partitions/{partition}``."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from psubd import fields
+from psubd.endpoints.answers import encode
+from psubd.endpoints.batch import MAX_RECORDS, SLICE_MS, turn
+from psubd.endpoints.confluent import embedded, media
+from psubd.endpoints.confluent.callers import Guests
+from psubd.endpoints.confluent.faults import Incomplete
+from psubd.endpoints.confluent.refusals import number_of
+from psubd.endpoints.confluent.topics import partition_of
+from psubd.errors import BadBody, BadRecord, PartitionMissing, PsubdError, TooLarge
+from psubd.interfaces import IClock, IExchange, IGate, IPublisher, IStorage
+from psubd.model import Answer, Grant, Position, Record, StoredTopic, Topic
+
+NULL = msgspec.Raw(b"null")
+
+
+class Body(msgspec.Struct, frozen=True):
+    """What else a client of Confluent's may send (schemas, their ids) says nothing here."""
+
+    records: list[msgspec.Raw] | None = None
+
+
+class Form(msgspec.Struct, frozen=True):
+    """One record. ``timestamp`` and ``headers`` are Strimzi's."""
+
+    key: msgspec.Raw = NULL
+    value: msgspec.Raw = NULL
+    partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=fields.INT64)] | None = None
+    headers: list[embedded.Header] | None = None
+
+
+read_body = msgspec.json.Decoder(Body).decode
+read_form = msgspec.json.Decoder(Form).decode
+
+
+class Producing:
+    """Many records a request. What the request alone can tell of its form is refused as a whole and nothing is published; what is wrong with a record
+    itself is told in its place."""
+
+    def __init__(self, callers: Guests, gate: IGate, publisher: IPublisher, storage: IStorage, clock: IClock) -> None:
+        self._callers, self._gate, self._publisher, self._storage, self._clock = callers, gate, publisher, storage, clock
+
+    def to_topic(self, exchange: IExchange, topic: str) -> Deferred[Answer]:
+        return self._produce(exchange, topic, None)
+
+    def to_partition(self, exchange: IExchange, topic: str, partition: str) -> Deferred[Answer]:
+        """A record's own partition goes before the path's."""
+        return self._produce(exchange, topic, partition)
+
+    def _produce(self, exchange: IExchange, topic: str, partition: str | None) -> Deferred[Answer]:
+        grant = self._callers.publisher(exchange)
+        registered = self._gate.may_publish(grant, topic, 0, 0)
+        number = None if partition is None else partition_of(topic, partition)
+        format = media.produced(exchange)
+        answers = media.answer_type(exchange, media.dialect_of(exchange.headers) or 2)
+        return Deferred.fromCoroutine(self._publish(grant, registered, number, format, exchange.body, answers))
+
+    async def _publish(self, grant: Grant, topic: Topic, partition: int | None, format: embedded.Format, body: bytes, answers: str) -> Answer:
+        found = await self._read(topic.id, raws(body), format, partition)
+        waiting = self._publisher.ready(topic)
+        if waiting is not None:
+            await waiting
+        known: StoredTopic | None = self._storage.known(topic.id)
+        if partition is not None and known is not None and partition >= known.partitions:
+            raise PartitionMissing(f"topic {topic.id} has no partition {partition}; it has {known.partitions}")
+        judged = await self._judge(topic, found, known)
+        fit = [record for record in judged if isinstance(record, Record)]
+        self._gate.may_publish(grant, topic.id, len(fit), sum(record.size for record in fit))
+        stored = iter(await self._publisher.publish(fit, "all") if fit else ())
+        results = [next(stored) if isinstance(record, Record) else record for record in judged]
+        document = {"offsets": [place(result) for result in results], "key_schema_id": None, "value_schema_id": None}
+        return Answer(body=encode(document), headers=[media.line(answers)])
+
+    async def _read(self, topic: str, found: Sequence[msgspec.Raw], format: embedded.Format, partition: int | None) -> list[Record]:
+        """:raises PsubdError: the first that is no record."""
+        records: list[Record] = []
+        until = self._clock.elapsed_ms() + SLICE_MS
+        for number, raw in enumerate(found):
+            if self._clock.elapsed_ms() >= until:
+                await turn(self._clock)
+                until = self._clock.elapsed_ms() + SLICE_MS
+            records.append(read_record(topic, raw, format, number, partition))
+        return records
+
+    async def _judge(self, topic: Topic, found: Sequence[Record], known: StoredTopic | None) -> list[Record | PsubdError]:
+        """Each by itself: ready to be stored, or why it is not."""
+        judged: list[Record | PsubdError] = []
+        until = self._clock.elapsed_ms() + SLICE_MS
+        for record in found:
+            if self._clock.elapsed_ms() >= until:
+                await turn(self._clock)
+                until = self._clock.elapsed_ms() + SLICE_MS
+            try:
+                if known is not None and record.partition is not None and record.partition >= known.partitions:
+                    raise PartitionMissing(f"topic {topic.id} has no partition {record.partition}; it has {known.partitions}")
+                judged.append(self._publisher.judge(topic, record))
+            except PsubdError as refused:
+                judged.append(refused)
+        return judged
+
+
+def raws(body: bytes) -> list[msgspec.Raw]:
+    """The records' JSON texts. :raises BadBody: :raises Incomplete: there are none. :raises TooLarge: too many."""
+    try:
+        found = read_body(body).records
+    except msgspec.ValidationError as refused:
+        raise Incomplete(f'{refused}; send {{"records": [{{"value": ...}}, ...]}}') from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise BadBody(fields.not_json(body, broken)) from None
+    if not found:
+        raise Incomplete("records: there are none; send at least one")
+    if len(found) > MAX_RECORDS:
+        raise TooLarge(f"records: {len(found)}; at most {MAX_RECORDS}")
+    return found
+
+
+def read_record(topic: str, raw: msgspec.Raw, format: embedded.Format, number: int, partition: int | None) -> Record:
+    """:raises BadRecord: which says the record's number, from 0."""
+    try:
+        form = read_form(raw)
+        key, value = embedded.bytes_of(form.key, format, "key"), embedded.bytes_of(form.value, format, "value")
+        headers = () if form.headers is None else embedded.headers_of(form.headers)
+    except msgspec.ValidationError as refused:
+        raise Incomplete(f"record {number}: {refused}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise BadRecord(f"record {number}: {fields.not_json(bytes(raw), broken)}") from None
+    except PsubdError as refused:
+        refused.detail = f"record {number}: {refused.detail}"
+        raise
+    return Record(topic, value, key, headers, partition if form.partition is None else form.partition, form.timestamp)
+
+
+def place(result: Position | PsubdError) -> dict[str, Any]:
+    """Where a record is, or why it is nowhere (50002: it may be there)."""
+    if isinstance(result, PsubdError):
+        return {"partition": None, "offset": None, "error_code": number_of(result), "error": result.detail}
+    return {"partition": result.partition, "offset": result.offset, "error_code": None, "error": None}
