@@ -364,10 +364,11 @@ class IRegistrar(Interface):
         """InUse while it owns topics or is bound, unless ``force``: then those go too, and are named: ``topics``, ``bindings``, ``groups``."""
 
     def create_topic(
-        spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True
+        spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True, most: int | None = None
     ) -> "Deferred[Topic]":
         """Make it in the storage, or adopt it as it is there; bind its owner for pub. Exists where it is registered, or where it is in the
-        storage with other partitions than were given; without ``adopt``, where it is in the storage at all."""
+        storage with other partitions than were given; without ``adopt``, where it is in the storage at all. Forbidden where the owner owns
+        ``most`` topics already, by the registry at the moment of the change."""
 
     def alter_topic(id: str, changes: Mapping[str, Any], actor: str, if_match: int | None) -> "Deferred[Topic]":
         """``changes``: partitions (more only), retention_ms, retention_bytes, elastic, config."""

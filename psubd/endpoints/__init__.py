@@ -51,7 +51,8 @@ def routes(
     if mode != "pub":
         found += sub_routes(Subscribing(callers, subscriber), Acking(callers, subscriber), callers.subscriber)
     if consumers is not None and registrar is not None:
-        found += confluent.routes(gate, publisher, subscriber, consumers, storage, registrar, clock, confluent_settings, mode)
+        most = max_message_bytes
+        found += confluent.routes(gate, publisher, subscriber, consumers, storage, registrar, clock, confluent_settings, mode, most)
     return found
 
 

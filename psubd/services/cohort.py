@@ -233,25 +233,27 @@ class Cohort:
             if at not in self.holdings:
                 self._give(at, self.members[id])
 
-    def _wants(self) -> dict[str, set[TopicPartition]]:
-        """By instance: the partitions of topics that the group stands on."""
+    def _wants(self) -> dict[str, frozenset[TopicPartition]]:
+        """By instance: the partitions of topics that the group stands on. One set for all that want the same: they may be a thousand."""
         bound, topics = self.bound(), self.home.topics
         moving = [at for at in self.holdings if at.topic in topics and topics[at.topic].moving]  # a reset has taken them out for a moment
-        found: dict[str, set[TopicPartition]] = {}
+        found: dict[str, frozenset[TopicPartition]] = {}
+        alike: dict[tuple[str, ...], frozenset[TopicPartition]] = {}
         for id, member in self.members.items():
             wish = member.spec.wish
             if wish.partitions is not None:
                 asked: Iterable[TopicPartition] = wish.partitions
-                there = {at for at in asked if at.topic in bound and at.topic in topics and at.partition in topics[at.topic].channels}
+                there = frozenset(at for at in asked if at.topic in bound and at.topic in topics and at.partition in topics[at.topic].channels)
                 found[id] = there.union(at for at in moving if at in wish.partitions)
-            else:
-                names = [name for name in self.topics_of(member) if name in bound and name in topics]
-                found[id] = {channel.at for name in names for channel in topics[name].channels.values()}.union(
-                    at for at in moving if at.topic in names
-                )
+                continue
+            names = tuple(sorted(name for name in self.topics_of(member) if name in bound and name in topics))
+            if names not in alike:
+                whole = frozenset(channel.at for name in names for channel in topics[name].channels.values())
+                alike[names] = whole.union(at for at in moving if at.topic in names)
+            found[id] = alike[names]
         return found
 
-    def _due(self, wants: Mapping[str, set[TopicPartition]]) -> dict[TopicPartition, str]:
+    def _due(self, wants: Mapping[str, frozenset[TopicPartition]]) -> dict[TopicPartition, str]:
         """Whose each partition is. By hand: of the one that asked for it last; the others are shared out."""
         due: dict[TopicPartition, str] = {}
         for id in sorted(self.members, key=lambda id: self._wished[id]):
@@ -261,7 +263,10 @@ class Cohort:
         for at, stand in self._left.items():
             if at not in held and self._is_of(stand):
                 held[at] = stand.instance
-        subscribed = {id: {at for at in wants[id] if at not in due} for id, member in self.members.items() if member.spec.wish.partitions is None}
+        subscribed = {id: wants[id] for id, member in self.members.items() if member.spec.wish.partitions is None}
+        if due:
+            free = {partitions: frozenset(at for at in partitions if at not in due) for partitions in subscribed.values()}
+            subscribed = {id: free[partitions] for id, partitions in subscribed.items()}
         return {**share(subscribed, held), **due}
 
     def _see_heir(self, holding: Holding, id: str | None, wanted: bool) -> None:
@@ -322,6 +327,10 @@ class Cohort:
             if channel is not None:
                 found.append(holding.stand(self.home.name, self.home.topics[at.topic].record.uid, channel.since))
         return found + [stand for at, stand in self._left.items() if at not in self.holdings and self._is_of(stand)]
+
+    def is_owed(self, member: Member) -> bool:
+        """Whether it stands somewhere, by what the slot's last owner handed on, that this node has not come to yet."""
+        return any(stand.instance == member.id and self._is_of(stand) for stand in self._left.values())
 
     # --- what the topics say
 

@@ -88,6 +88,7 @@ class Consumers:
         with called(group, member) as cohort:
             if member.spec.auto_commit:
                 await self._settled(member)
+                await self._regain(group, cohort, member)
                 await cohort.books.keep(member)
             plan = under(group.tenure, dismiss(name, id, member.spec.serial))
             await self._registry.change(f"application {application_of(name)}", plan)
@@ -99,6 +100,7 @@ class Consumers:
             check_change(member.spec.wish, wished)
             await self._check_wish(grant, name, wished, member.spec)
             if member.spec.auto_commit:
+                await self._regain(group, cohort, member)
                 await cohort.books.keep(member)
             plan = under(group.tenure, wish(name, id, member.spec.serial, wished))
             await self._registry.change(f"application {application_of(name)}", plan)
@@ -108,8 +110,7 @@ class Consumers:
     async def look(self, grant: Grant, name: str, id: str) -> Standing:
         group, member = await self._member(grant, name, id)
         with called(group, member) as cohort:
-            with suppress(TopicMissing, TopicNotBound, NoPlace):  # it has the rest; a read tells
-                await self._come(group, member)
+            await self._come_where_it_can(group, member)
             return Standing(member.spec, cohort.topics_of(member), tuple(sorted(member.holdings)))
 
     # --- reading
@@ -157,6 +158,7 @@ class Consumers:
     async def _commit_read(self, group: LiveGroup, cohort: Cohort, member: Member) -> list[Mark]:
         """What was wholly written."""
         await self._settled(member)
+        await self._regain(group, cohort, member)
         taken = await cohort.books.keep(member)
         await self._keep(group, [channel for at in {**taken, **member.holdings} if (channel := cohort.channel(at)) is not None])
         lost, member.lost, unsure, member.unsure = member.lost, set(), member.unsure, False
@@ -277,6 +279,16 @@ class Consumers:
         cohort = cohort_of(group, member.id)
         bound = cohort.bound()
         await self._bring(group, [topic for topic in cohort.topics_of(member) if topic in bound])
+
+    async def _come_where_it_can(self, group: LiveGroup, member: Member) -> None:
+        """It has the rest; a read tells what it has not."""
+        with suppress(TopicMissing, TopicNotBound, NoPlace):
+            await self._come(group, member)
+
+    async def _regain(self, group: LiveGroup, cohort: Cohort, member: Member) -> None:
+        """What it was given at another node is its own before what it was given is committed: this may be the first call here."""
+        if cohort.is_owed(member):
+            await self._come_where_it_can(group, member)
 
     async def _bring(self, group: LiveGroup, topics: Iterable[str]) -> None:
         wanted = set(topics)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET
 from twisted.internet.defer import Deferred
 
-from psubd.errors import BadBody, Exists, InUse, PsubdError, StorageTimeout, StorageUnavailable, TopicMissing
+from psubd.errors import BadBody, Exists, Forbidden, InUse, PsubdError, StorageTimeout, StorageUnavailable, TopicMissing
 from psubd.interfaces import Plan
 from psubd.model import Binding, Elastic, StoredTopic, Topic, TopicSpec
 from psubd.services.registrar_clearing import Clearing
@@ -26,22 +26,24 @@ class Topics(Desk):
     """See `psubd.interfaces.IRegistrar`."""
 
     def create_topic(
-        self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True
+        self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool = True, most: int | None = None
     ) -> "Deferred[Topic]":
-        return self._in_turn(lambda: self._create_topic(spec, owner, elastic, partitions_given, actor, adopt))
+        return self._in_turn(lambda: self._create_topic(spec, owner, elastic, partitions_given, actor, adopt, most))
 
-    async def _create_topic(self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool) -> Topic:
+    async def _create_topic(
+        self, spec: TopicSpec, owner: str, elastic: Elastic | None, partitions_given: bool, actor: str, adopt: bool, most: int | None
+    ) -> Topic:
         check_spec(spec, elastic)
 
         def draw(rolls: Rolls, serial: int) -> tuple[Topic, Plan]:
-            self._check_new(rolls, spec.name, owner)
+            self._check_new(rolls, spec.name, owner, most)
             config = own_settings(stored) if adopted else as_stored(spec.config, stored)
             topic = registered(stored, owner, elastic, serial, self._clock.epoch_ms(), adopted, config)
             items = {**rolls.bindings(owner), topic.id: Binding(owner, topic.id, serial, pub=True, version=serial)}
             what = f"topic.{'adopted' if adopted else 'created'} {topic.id}"
             return topic, Plan(what, (put(f"/topics/{topic.id}", topic), put_bindings(owner, items)))
 
-        self._check_new(self._now(), spec.name, owner)
+        self._check_new(self._now(), spec.name, owner, most)
         stored, adopted = await self._stored(msgspec.structs.replace(spec, max_message_bytes=self._max_message_bytes + ROOM))
         if adopted and not adopt:
             raise Exists(f"topic {spec.name} exists in the storage; choose another id")
@@ -55,11 +57,13 @@ class Topics(Desk):
                 await self._take_back(stored)
             raise
 
-    def _check_new(self, rolls: Rolls, id: str, owner: str) -> None:
+    def _check_new(self, rolls: Rolls, id: str, owner: str, most: int | None) -> None:
         if not rolls.has("application", owner):
             raise BadBody(f"owner: application {owner[:80]!r} is not registered")
         if rolls.has("topic", id):
             raise Exists(f"topic {id} exists; PATCH it, or choose another id")
+        if most is not None and len(rolls.owned_by(owner)) >= most:
+            raise Forbidden(f"application {owner} owns {most} topics or more, and may not make another; ask an administrator for it")
 
     async def _stored(self, spec: TopicSpec) -> tuple[StoredTopic, bool]:
         """The topic in the storage, and whether it was there before."""

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import re2
 
 from psubd.errors import BadParameter, IllegalState
 from psubd.model import Wish
 
+Named = TypeVar("Named")
+
 MOST_CHARACTERS = 256
 """Of a pattern (contract, section 4)."""
 
 MOST_MEMORY = 1 << 20
 """Bytes that RE2 may take for one pattern."""
+
+MOST_NAMED = 1_000
+"""Topics or partitions that one instance may name: with names of 249 characters that is a third of what ZooKeeper takes in a node (1 MiB)."""
 
 KEPT = 64
 """Patterns that are kept compiled: at most so much memory times `MOST_MEMORY`."""
@@ -59,11 +64,21 @@ def check_change(former: Wish, wish: Wish) -> None:
 
 
 def tidied(wish: Wish) -> Wish:
-    """Each topic and partition once, in the order given; nothing at all where it names none. :raises BadParameter: several kinds at once."""
+    """Each topic and partition once, in the order given; nothing at all where it names none.
+
+    :raises BadParameter: several kinds at once, or more than `MOST_NAMED`.
+    """
     if sum(part is not None for part in (wish.topics, wish.pattern, wish.partitions)) > 1:
         raise BadParameter("topics, topic_pattern and partitions exclude each other; name one of them")
     if wish.topics is not None:
-        return Wish(topics=tuple(dict.fromkeys(wish.topics))) if wish.topics else Wish()
+        return Wish(topics=few("topics", tuple(dict.fromkeys(wish.topics)))) if wish.topics else Wish()
     if wish.partitions is not None:
-        return Wish(partitions=tuple(dict.fromkeys(wish.partitions))) if wish.partitions else Wish()
+        return Wish(partitions=few("partitions", tuple(dict.fromkeys(wish.partitions)))) if wish.partitions else Wish()
     return wish
+
+
+def few(what: str, named: tuple[Named, ...]) -> tuple[Named, ...]:
+    """What one instance may name. :raises BadParameter: it is more."""
+    if len(named) > MOST_NAMED:
+        raise BadParameter(f"{what}: {len(named)}; at most {MOST_NAMED:,} in one instance. Use a topic_pattern, or more instances")
+    return named

@@ -39,6 +39,7 @@ from psubd.wire.hot import HotRequest
 from psubd.wire.intake import Intake
 from psubd.wire.memo import Known, cut
 from psubd.wire.outlet import Outlet
+from psubd.wire.paths import begun_segment
 from psubd.wire.port import Port
 from psubd.wire.problem import problem
 from psubd.wire.replies import BODILESS
@@ -385,10 +386,11 @@ class Channel(Protocol):
             self.lose()
 
     def give_up(self, refusal: PsubdError) -> None:
-        """Answer what cannot be read; nothing comes after it."""
+        """Answer what cannot be read, in the dialect of its path as far as that is there; nothing comes after it."""
         self.request = request = Request(self, None, self.port)
+        begun = begun_segment(bytes(self.buffer[: self.settings.max_target_bytes]))
         self.stop_reading()
-        request.respond(problem(refusal))
+        request.respond(problem(refusal, None if begun is None else self.port.refusals.get(begun)))
 
     # what goes out
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from psubd.errors import NoSuchRoute
 from psubd.fields import decode_component
@@ -12,6 +13,7 @@ T = TypeVar("T")
 PART = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 ENCODED_BAD = re.compile(rb"%(?:2f|00)", re.IGNORECASE)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+BEGUN = re.compile(rb"[A-Z]+ (/[^ ?\r\n]*)")
 
 
 def segments(path: bytes) -> tuple[list[str], bool]:
@@ -32,8 +34,14 @@ def segments(path: bytes) -> tuple[list[str], bool]:
 
 
 def first_segment(path: bytes) -> bytes:
-    """The path's first segment, as it was sent."""
-    return path[1:].partition(b"/")[0]
+    """The path's first segment, percent-decoded once."""
+    return unquote_to_bytes(path[1:].partition(b"/")[0])
+
+
+def begun_segment(head: bytes) -> bytes | None:
+    """The first segment of the path in a head that cannot be read as a whole, or is not there as a whole; None: not even that can be told."""
+    found = BEGUN.match(head)
+    return None if found is None else first_segment(found[1])
 
 
 class Found(NamedTuple, Generic[T]):

@@ -28,6 +28,30 @@ class RestartTests(Circle, SubscriberTestCase):
         self.wait(self.commit())
         self.assertEqual(self.place(), 3)
 
+    def test_commit_comes_first(self):
+        """The first call after a SIGTERM may be the commit: it has all that was wholly written before."""
+        self.publish(count=4)
+        self.subscribed()
+        self.fetch(batch=2)
+        self.restart()
+        self.assertEqual([mark.offset for mark in self.wait(self.commit())], [2])
+        self.assertEqual(self.place(), 2)
+
+    def test_deletion_comes_first(self):
+        """And so has a deletion, or another wish, of one that commits by itself."""
+        self.publish(count=4)
+        self.subscribed(auto_commit=True)
+        self.fetch(batch=1)
+        self.restart()
+        self.wait(self.wish(topics=("orders",)))
+        self.clock.advance(501)
+        self.assertEqual(self.place(), 1)
+        self.fetch(batch=1)
+        self.restart()
+        self.wait(self.dismiss())
+        self.clock.advance(501)
+        self.assertEqual(self.place(), 2)
+
     def test_stopped_in_the_middle(self):
         """What was not wholly written by then comes again."""
         self.publish(count=4)

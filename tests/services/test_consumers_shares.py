@@ -40,6 +40,13 @@ class InstanceTests(Circle, SubscriberTestCase):
         self.wait(self.registrar.delete_application("shop", True, "test", None))
         self.failureResultOf(self.subscriber.enlist(grant, "shop.g", "c1", SPEC), BadCredentials)
 
+    def test_too_much(self):
+        """One instance names at most 1,000 topics or partitions; what is more is refused, and nothing has changed."""
+        self.subscribed()
+        self.failureResultOf(self.wish(topics=tuple(f"t{number}" for number in range(1001))), BadParameter)
+        self.assertEqual(self.look().topics, ("orders",))
+        self.wait(self.wish(topics=("orders",) * 1001))
+
     def test_bound_to_nothing(self):
         """An application that is bound to nothing may have instances; they just cannot subscribe."""
         self.unbind("shop", "orders")

@@ -4,7 +4,18 @@ from typing import Any
 
 import msgspec
 
-from psubd.errors import BadBody, Exists, InUse, NotFound, RegistryUnavailable, StorageTimeout, StorageUnavailable, TopicMissing, VersionMismatch
+from psubd.errors import (
+    BadBody,
+    Exists,
+    Forbidden,
+    InUse,
+    NotFound,
+    RegistryUnavailable,
+    StorageTimeout,
+    StorageUnavailable,
+    TopicMissing,
+    VersionMismatch,
+)
 from psubd.model import Binding, Bindings, Elastic, Group, Topic, TopicSpec
 from psubd.services.registrar_topics import ROOM
 from psubd.storage.memory import MemoryStorage
@@ -94,6 +105,25 @@ class CreateTests(TopicCase):
                 self.wait(self.registrar.create_topic(TopicSpec("orders", 1), "shop", None, True, "t", adopt=False))
             self.assertEqual(self.storage.known("orders").partitions, 2)
         self.assertNotIn("delete_topic", self.storage.calls)
+
+    def test_at_most(self) -> None:
+        """Who owns so many topics gets no more, by the registry of the moment at which it counts: another node may have made one. What was made in
+        the storage goes again."""
+
+        def limited(registrar: Any, name: str) -> Any:
+            return registrar.create_topic(TopicSpec(name), "shop", None, True, "t", adopt=False, most=2)
+
+        self.wait(limited(self.registrar, "first"))
+        self.wait(self.create("bank", name="theirs"))
+        other = type(self.registrar)(self.registry, self.storage, self.clock, 1000)
+        self.registry.held = True
+        second, third = limited(self.registrar, "second"), limited(other, "third")
+        self.registry.release()
+        self.assertEqual(self.wait(second).id, "second")
+        self.refused(Forbidden, lambda: third)
+        self.refused(Forbidden, lambda: limited(self.registrar, "fourth"))
+        self.assertEqual(sorted(self.wait(self.storage.describe(["first", "second", "third", "fourth"]))), ["first", "second"])
+        self.wait(self.create(name="more"))
 
     def test_refused(self) -> None:
         """An id, a number or an owner that cannot be: refused, naming the field; nothing is made anywhere."""

@@ -396,6 +396,27 @@ class Dialects(WireCase):
             self.own(get(path), 404, "no_such_route")
         self.own(post(b"x", "/"), 405, "method_not_allowed")
 
+    def test_heads(self) -> None:
+        """So is what is wrong with the head, as far as the path is there: nobody reads the rest of it."""
+        for request, status, code in (
+            (get("/own/a", "bad line"), 400, "bad_header"),
+            (get("/own/a", "Host: again"), 400, "bad_header"),
+            (get("/own/a?x=1", "Content-Length: x"), 400, "bad_header"),
+            (get("/own/a", "X: " + "a" * 40_000), 431, "head_too_large"),
+            (b"GET /own/" + b"a" * 20_000, 414, "too_large"),
+            (b"GET /own/" + b"a" * 9_000 + b" HTTP/1.1\r\n", 414, "too_large"),
+        ):
+            self.own(request, status, code)
+        for request in (b"get /own/a HTTP/1.1\r\n\r\n", b"GET own HTTP/1.1\r\n\r\n", b"\0\r\n", get("/v1/other", "bad line")):
+            self.assertEqual(self.peer().send(request).response().headers["content-type"], ["application/problem+json"])
+
+    def test_encoded(self) -> None:
+        """A first segment that is percent-encoded is the same one."""
+        self.endpoint.answer = fail(BadBody("x"))
+        self.own(post(b"x", "/%6Fwn/a"), 400, "bad_body")
+        self.own(get("/o%77n/a/b"), 404, "no_such_route")
+        self.assertEqual(self.peer().send(get("/%256Fwn/a")).response().headers["content-type"], ["application/problem+json"])
+
     def test_elsewhere(self) -> None:
         """Other paths are told as ever."""
         for request in (get("/v1/other/x"), get("/owner"), get("/nowhere"), get("/v1/other", method="POST")):

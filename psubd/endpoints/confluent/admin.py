@@ -6,6 +6,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from psubd import fields
+from psubd.endpoints.acks import unhurt
 from psubd.endpoints.confluent import media
 from psubd.endpoints.confluent.callers import Guests
 from psubd.endpoints.confluent.faults import Incomplete
@@ -27,7 +28,8 @@ class Form(msgspec.Struct, frozen=True):
 
 class TopicMaking:
     """The application owns the topic, and is bound to it both ways, from its first message on. One that exists, registered or only in the storage, is
-    never taken: what is in it belongs to somebody."""
+    never taken: what is in it belongs to somebody. What was begun goes on where the client goes away: half of it could not be made good by asking
+    again."""
 
     def __init__(self, callers: Guests, gate: IGate, registrar: IRegistrar, storage: IStorage, settings: ConfluentSettings) -> None:
         self._callers, self._gate, self._registrar, self._storage = callers, gate, registrar, storage
@@ -39,10 +41,10 @@ class TopicMaking:
         answers = media.answer_type(exchange, media.dialect_of(exchange.headers) or 2)
         form = read(exchange.body)
         self._check_room(grant)
-        return Deferred.fromCoroutine(self._make(grant, form, actor(grant, exchange), answers))
+        return unhurt(Deferred.fromCoroutine(self._make(grant, form, actor(grant, exchange), answers)))
 
     def _check_room(self, grant: Grant) -> None:
-        """:raises Forbidden:"""
+        """As the registry's change judges it again, before anything is asked of the storage. :raises Forbidden:"""
         own = sum(topic is not None and topic.owner == grant.application.id for topic in map(self._gate.topic, grant.bindings))
         if own >= self._most:
             why = f"it owns {own}, and application_topics allows {self._most}" if self._most else "application_topics is 0 here"
@@ -53,7 +55,7 @@ class TopicMaking:
         if name in await self._storage.describe([name]):
             raise Exists(f"topic {name} exists; choose another name, or ask an administrator to bind the application to it")
         spec = TopicSpec(name, form.partitions_count or 1, form.replication_factor)
-        await self._registrar.create_topic(spec, owner, None, True, actor, adopt=False)
+        await self._registrar.create_topic(spec, owner, None, True, actor, adopt=False, most=self._most)
         binding = Binding(application=owner, topic=name, serial=0, pub=True, sub=True, start="earliest")
         await self._registrar.put_binding(binding, actor, None)
         return Answer(status=201, headers=[media.line(answers)])

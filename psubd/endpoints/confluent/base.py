@@ -9,6 +9,7 @@ from psubd.errors import BadHeader
 from psubd.interfaces import IExchange
 
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+PORT = re.compile(r"[0-9]{1,5}")
 SCHEMES = {"http": "80", "https": "443"}
 PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*){1,32}")
 PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]+))\s*(;|,|\Z)')
@@ -48,7 +49,7 @@ class Base:
 def with_port(host: "re.Match[str]", said: dict[str, str], scheme: str) -> str:
     """The host, with a proxy's own port where that is another than the scheme's."""
     port = said.get("port", "")
-    if host["port"] or not port.isdecimal() or port == SCHEMES[scheme] or int(port) > 65535:
+    if host["port"] or PORT.fullmatch(port) is None or port == SCHEMES[scheme] or int(port) > 65535:
         return host[0]
     return f"{host[0]}:{port}"
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from psubd.endpoints.credentials import Callers, single_lines
+from psubd.endpoints.credentials import Callers, refuse_in_query, single_lines
 from psubd.interfaces import IExchange, IGate
 from psubd.model import Grant
 
@@ -27,7 +27,8 @@ class Guests(Callers):
         return super().either(exchange) if guest is None else guest
 
     def _guest(self, exchange: IExchange) -> Grant | None:
-        """The standing of who shows nothing. Half a credential is a mistake, and no guest's."""
+        """The standing of who shows nothing. Half a credential is a mistake, and no guest's; so is one in the query. :raises BadParameter:"""
         if not self._anonymous or single_lines(exchange.headers):
             return None
+        refuse_in_query(exchange.raw_query)
         return self._gate.grant_of(self._anonymous)

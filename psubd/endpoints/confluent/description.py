@@ -176,7 +176,7 @@ SAID: dict[str, Said] = {
         "Read a partition without an instance (v1)",
         {200: list[Any]},
         embedded=True,
-        refused=(*KNOWN, 403, 429),
+        refused=(*KNOWN, 403, 422, 429),
         query=("offset", "timestamp", "count"),
     ),
     "produce": Said("Publish", {200: Produced}, Records, embedded=True, refused=(*KNOWN, *WRITES)),

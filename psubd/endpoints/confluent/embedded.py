@@ -18,6 +18,7 @@ from psubd.shown import base64_text
 
 Format = Literal["binary", "json", "text"]
 NULL = b"null"
+WHATEVER = 1 << 62
 
 encode = msgspec.json.Encoder().encode
 check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -34,16 +35,16 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 # --- what is published -----------------------------------------------------------------------------------------------------------
 
 
-def bytes_of(raw: bytes | msgspec.Raw, format: Format, name: str) -> bytes | None:
+def bytes_of(raw: bytes | msgspec.Raw, format: Format, name: str, most: int = WHATEVER) -> bytes | None:
     """The bytes of a key or a value from its JSON, which is well-formed; null is None.
 
-    :param name: of the member, for the refusal. :raises BadRecord:
+    :param name: of the member, for the refusal. :param most: bytes that may be stored. :raises BadRecord:
     """
     said = bytes(raw).strip(b" \t\r\n")
     if said == NULL:
         return None
     if format == "json":
-        return kept_json(said, name)
+        return kept_json(said, name, most)
     try:
         text = read_text(said)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -52,8 +53,11 @@ def bytes_of(raw: bytes | msgspec.Raw, format: Format, name: str) -> bytes | Non
     return text.encode() if format == "text" else from_base64(text, name)
 
 
-def kept_json(said: bytes, name: str) -> bytes:
-    """JSON as its bytes stood in the request; the parser has found it well-formed, but has not looked into its strings."""
+def kept_json(said: bytes, name: str, most: int = WHATEVER) -> bytes:
+    """JSON as its bytes stood in the request; the parser has found it well-formed, but has not looked into its strings. What is longer than ``most``
+    nobody will store: nothing of it is looked at, which would take seconds."""
+    if len(said) > most:
+        return said
     if not said.isascii():
         try:
             said.decode("utf-8")

@@ -49,7 +49,9 @@ KINDS = {
 """What is known. The first version has no ``text`` at Confluent's; here it may have."""
 
 NO_SCHEMAS = "schemas (avro, jsonschema, protobuf) are not served; send and read binary, json or text"
-OF_SCHEMAS = frozenset(embedded(dialect, name) for dialect in (1, 2) for name in SCHEMAS)
+OF_SCHEMAS = {embedded(dialect, name): Kind(dialect) for dialect in (1, 2) for name in SCHEMAS}
+SPOKEN = {**KINDS, **OF_SCHEMAS}
+"""What says which version a request speaks: also what is refused."""
 
 
 def line(media: str) -> tuple[bytes, bytes]:
@@ -82,7 +84,7 @@ def kinds(lines: Lines, name: bytes) -> list[Kind]:
     """The types that a header names, as far as they are known, in their order."""
     said = b",".join(value for found, value in lines if found == name).decode("latin-1").lower()
     types = [element.partition(";")[0].strip() for element in said.split(",")]
-    return [KINDS[each] for each in types if each in KINDS]
+    return [SPOKEN[each] for each in types if each in SPOKEN]
 
 
 def answer_type(exchange: IExchange, dialect: Dialect) -> str:
@@ -116,6 +118,16 @@ def produced(exchange: IExchange) -> Format:
     return "json" if kind.dialect is None and dialect_of(exchange.headers) != 1 else "binary"
 
 
-def format_of(exchange: IExchange) -> Format:
-    """The format that a read without an instance accepts; ``binary`` where it names none."""
-    return next((kind.format for kind in kinds(exchange.headers, b"accept") if kind.format is not None), "binary")
+def free_type(exchange: IExchange) -> tuple[Format, str]:
+    """Format and type of the answer to a read without an instance, which is the first version's: ``binary`` where none is named.
+
+    :raises NoSchemas: it accepts nothing but those. :raises NotAcceptable:"""
+    usual = embedded(1, "binary")
+    offers = (usual, plain(1), "application/vnd.kafka+json", JSON, *(embedded(dialect, format) for dialect in (1, 2) for format in FORMATS), plain(2))
+    liked = accept.best(exchange.headers, offers)
+    if liked is None:
+        if accept.best(exchange.headers, tuple(OF_SCHEMAS)):
+            raise NoSchemas(f"accept: {NO_SCHEMAS}")
+        raise NotAcceptable(f"accept: none of it is given here; accept {usual}, {embedded(1, 'json')} and the like")
+    format = KINDS[liked].format or "binary"
+    return format, JSON if liked == JSON else embedded(1, format)

@@ -1,7 +1,7 @@
 """Publishing as Confluent's clients do it: ``POST /topics/{topic}`` and ``/topics/{topic}/partitions/{partition}``."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred
 from psubd import fields
 from psubd.endpoints.answers import encode
 from psubd.endpoints.batch import MAX_RECORDS, SLICE_MS, turn
-from psubd.endpoints.confluent import embedded, media
+from psubd.endpoints.confluent import bodies, embedded, media
 from psubd.endpoints.confluent.callers import Guests
 from psubd.endpoints.confluent.faults import Incomplete
 from psubd.endpoints.confluent.refusals import number_of
 from psubd.endpoints.confluent.topics import partition_of
-from psubd.errors import BadBody, BadRecord, PartitionMissing, PsubdError, TooLarge
+from psubd.errors import BadBody, BadRecord, PartitionMissing, PsubdError, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IExchange, IGate, IPublisher, IStorage
 from psubd.model import Answer, Grant, Position, Record, StoredTopic, Topic
 
@@ -28,12 +28,12 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One record. ``timestamp`` and ``headers`` are Strimzi's."""
+    """One record. ``timestamp`` and ``headers`` are Strimzi's. Numbers may be text, as everywhere on these routes."""
 
     key: msgspec.Raw = NULL
     value: msgspec.Raw = NULL
-    partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=fields.INT64)] | None = None
+    partition: bodies.Number | None = None
+    timestamp: bodies.Number | None = None
     headers: list[embedded.Header] | None = None
 
 
@@ -43,10 +43,13 @@ read_form = msgspec.json.Decoder(Form).decode
 
 class Producing:
     """Many records a request. What the request alone can tell of its form is refused as a whole and nothing is published; what is wrong with a record
-    itself is told in its place."""
+    itself is told in its place.
 
-    def __init__(self, callers: Guests, gate: IGate, publisher: IPublisher, storage: IStorage, clock: IClock) -> None:
+    :param max_message_bytes: the largest value, in bytes."""
+
+    def __init__(self, callers: Guests, gate: IGate, publisher: IPublisher, storage: IStorage, clock: IClock, max_message_bytes: int) -> None:
         self._callers, self._gate, self._publisher, self._storage, self._clock = callers, gate, publisher, storage, clock
+        self._max_message_bytes = max_message_bytes
 
     def to_topic(self, exchange: IExchange, topic: str) -> Deferred[Answer]:
         return self._produce(exchange, topic, None)
@@ -87,11 +90,11 @@ class Producing:
             if self._clock.elapsed_ms() >= until:
                 await turn(self._clock)
                 until = self._clock.elapsed_ms() + SLICE_MS
-            records.append(read_record(topic, raw, format, number, partition))
+            records.append(read_record(topic, raw, format, number, partition, self._max_message_bytes))
         return records
 
     async def _judge(self, topic: Topic, found: Sequence[Record], known: StoredTopic | None) -> list[Record | PsubdError]:
-        """Each by itself: ready to be stored, or why it is not."""
+        """Each by itself: ready to be stored, or why it is not. :raises TopicMissing: which is so for all of them."""
         judged: list[Record | PsubdError] = []
         until = self._clock.elapsed_ms() + SLICE_MS
         for record in found:
@@ -102,6 +105,8 @@ class Producing:
                 if known is not None and record.partition is not None and record.partition >= known.partitions:
                     raise PartitionMissing(f"topic {topic.id} has no partition {record.partition}; it has {known.partitions}")
                 judged.append(self._publisher.judge(topic, record))
+            except TopicMissing:
+                raise
             except PsubdError as refused:
                 judged.append(refused)
         return judged
@@ -122,11 +127,12 @@ def raws(body: bytes) -> list[msgspec.Raw]:
     return found
 
 
-def read_record(topic: str, raw: msgspec.Raw, format: embedded.Format, number: int, partition: int | None) -> Record:
-    """:raises BadRecord: which says the record's number, from 0."""
+def read_record(topic: str, raw: msgspec.Raw, format: embedded.Format, number: int, partition: int | None, most: int) -> Record:
+    """:param most: bytes of the largest value. :raises BadRecord: which says the record's number, from 0. :raises Incomplete:"""
     try:
         form = read_form(raw)
-        key, value = embedded.bytes_of(form.key, format, "key"), embedded.bytes_of(form.value, format, "value")
+        key, value = embedded.bytes_of(form.key, format, "key", most), embedded.bytes_of(form.value, format, "value", most)
+        own, timestamp = numbered(form.partition, "partition", bodies.MOST_PARTITION), numbered(form.timestamp, "timestamp", fields.INT64)
         headers = () if form.headers is None else embedded.headers_of(form.headers)
     except msgspec.ValidationError as refused:
         raise Incomplete(f"record {number}: {refused}") from None
@@ -135,7 +141,12 @@ def read_record(topic: str, raw: msgspec.Raw, format: embedded.Format, number: i
     except PsubdError as refused:
         refused.detail = f"record {number}: {refused.detail}"
         raise
-    return Record(topic, value, key, headers, partition if form.partition is None else form.partition, form.timestamp)
+    return Record(topic, value, key, headers, partition if own is None else own, timestamp)
+
+
+def numbered(said: bodies.Number | None, name: str, most: int) -> int | None:
+    """A number of a record. :raises Incomplete:"""
+    return None if said is None else bodies.number(said, name, 0, most, Incomplete)
 
 
 def place(result: Position | PsubdError) -> dict[str, Any]:

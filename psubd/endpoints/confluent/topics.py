@@ -72,10 +72,10 @@ class Shown:
             start = {number: fields.integer(sent["offset"][0], "offset", 0, fields.INT64)}
         else:
             start = ("time", fields.integer(sent["timestamp"][0], "timestamp", 0, fields.INT64))
-        format = media.format_of(exchange)
-        return Deferred.fromCoroutine(self._messages(grant, Replay(topic, start, number, count, timeout_ms=0), format))  # type: ignore[arg-type]
+        format, kind = media.free_type(exchange)
+        return Deferred.fromCoroutine(self._messages(grant, Replay(topic, start, number, count, timeout_ms=0), format, kind))  # type: ignore[arg-type]
 
-    async def _messages(self, grant: Grant, ask: Replay, format: embedded.Format) -> Answer:
+    async def _messages(self, grant: Grant, ask: Replay, format: embedded.Format, kind: str) -> Answer:
         assert ask.partition is not None
         of_partition(ask.topic, await self._storage.bounds(ask.topic), ask.partition)
         delivery: Delivery = await self._subscriber.replay(grant, ask)
@@ -84,7 +84,7 @@ class Shown:
         except BaseException:
             delivery.settle(0)
             raise
-        return settled_whole(Answer(body=body, headers=[media.line(media.embedded(1, format))]), delivery)
+        return settled_whole(Answer(body=body, headers=[media.line(kind)]), delivery)
 
     async def _topic(self, exchange: IExchange, topic: str) -> Answer:
         stored: StoredTopic | None = (await self._storage.describe([topic])).get(topic)

@@ -31,6 +31,14 @@ class RestartsContract(ConfluentSteps):
         self.assertEqual(again.commit().status, 200)
         self.assertEqual(self.stands(again, stand.topic), 3)
 
+    def test_a_commit_comes_first(self) -> None:
+        """SIGTERM: also where the commit is the first that comes after it."""
+        stand, instance = self.read_some()
+        self.restart()
+        again = self.twin(self.standing(stand.tenant, stand.topic), instance)
+        self.assertEqual(again.commit().status, 200)
+        self.assertEqual(self.stands(again, stand.topic), 2)
+
     def test_after_a_kill(self) -> None:
         """SIGKILL: it goes on from what was committed; nothing is lost."""
         stand, instance = self.read_some()

@@ -9,7 +9,7 @@ from psubd.endpoints.confluent.settings import ConfluentSettings
 from psubd.errors import PsubdError
 from psubd.model import Answer
 from psubd.testing.consumers import MemoryConsumers
-from tests.endpoints.house import DataCase, Reply
+from tests.endpoints.house import MAX_MESSAGE_BYTES, DataCase, Reply
 
 PLAIN = "application/vnd.kafka.v2+json"
 
@@ -33,7 +33,16 @@ class ConfluentCase(DataCase):
         super().setUp()
         consumers = MemoryConsumers(self.storage, self.gate, self.clock)
         self.routes += confluent.routes(
-            self.gate, self.publisher, self.subscriber, consumers, self.storage, self.registrar, self.clock, self.settings, self.mode
+            self.gate,
+            self.publisher,
+            self.subscriber,
+            consumers,
+            self.storage,
+            self.registrar,
+            self.clock,
+            self.settings,
+            self.mode,
+            MAX_MESSAGE_BYTES,
         )
 
     def basic(self, *parts):

@@ -57,6 +57,8 @@ class BaseTests(SynchronousTestCase):
         """What cannot be a scheme, host, port or path is passed over: nothing of it gets into the answer."""
         self.assertEqual(of(x_forwarded_proto="gopher", x_forwarded_host="a b", x_forwarded_port="x", x_forwarded_path="p"), "http://psubd:9090")
         self.assertEqual(of(x_forwarded_host='a"/><script>', x_forwarded_path="/a b", x_forwarded_port="99999"), "http://psubd:9090")
+        for port in ("99999", "9" * 5000, "\u00b2", "-1"):
+            self.assertEqual(of(host="psubd", x_forwarded_port=port), "http://psubd")
         for said in ('host="open', ";;;", "host", "=", "host=a b"):
             self.assertIn(of(forwarded=said), ("http://psubd:9090", "http://a"))
 

@@ -50,6 +50,8 @@ class ProduceTests(ConfluentCase):
         """Avro, JSON Schema and Protobuf: 42205, and nothing is published. Other types: 415."""
         for format in ("avro", "jsonschema", "protobuf"):
             self.told(self.call("POST", "/topics/orders", {"records": [{"value": 1}]}, embedded(format)), 422, 42205)
+            reply = self.told(self.call("POST", "/topics/orders", {"records": [{"value": 1}]}, embedded(format, 1)), 422, 42205)
+            self.assertEqual(reply.header("content-type"), "application/vnd.kafka.v1+json")
         self.told(self.call("POST", "/topics/orders", {"records": [{"value": 1}]}, "text/plain"), 415, 415)
         self.assertEqual(self.stored(), [])
 
@@ -76,6 +78,31 @@ class ProduceTests(ConfluentCase):
         self.assertEqual(codes, [None, 40402, 413, 400, None])
         self.assertEqual([place["partition"] is None for place in reply.json["offsets"]], [False, True, True, True, False])
         self.assertEqual(sorted(message.value for message in self.stored()), [b"1", b"4"])
+
+    def test_numbers_as_text(self) -> None:
+        """Partition and timestamp may be text, as Confluent's clients write numbers; what is none is 422 and names it."""
+        self.produced([{"value": 1, "partition": "2", "timestamp": "1700000000000"}])
+        self.assertEqual(self.stored()[0].timestamp, 1_700_000_000_000)
+        self.assertEqual(self.wait(self.storage.bounds("orders"))[2].end, 1)
+        for name in ("partition", "timestamp"):
+            for said in ("x", "", "-1", -1, 1.5, True, "9" * 30, 10**18 * 10):
+                reply = self.told(self.call("POST", "/topics/orders", {"records": [{"value": 1, name: said}]}, embedded("json")), 422, 422)
+                self.assertIn(name, reply.json["message"])
+
+    def test_topic_that_is_gone(self) -> None:
+        """It is gone for all records alike: 40401 for the request."""
+        self.wait(self.storage.delete_topic("orders"))
+        self.told(self.call("POST", "/topics/orders", {"records": [{"value": 1}, {"value": 2}]}, embedded("json")), 404, 40401)
+
+    def test_large_values_are_not_looked_into(self) -> None:
+        """JSON that is too large to be stored is refused for that, however it nests: counting its brackets would keep the others waiting."""
+        deep = b"[" * 100 + b"]" * 100
+        body = b'{"records": [{"value": [%b]}, {"value": 1}]}' % b",".join([deep] * 10_000)
+        reply = self.call("POST", "/topics/orders", body, embedded("json"))
+        self.assertEqual([place["error_code"] for place in reply.json["offsets"]], [413, None])
+        self.told(self.call("POST", "/topics/orders", b'{"records": [{"value": %b}]}' % deep, embedded("json")), 400, 400)
+        reply = self.call("POST", "/topics/orders", b'{"records": [{"key": [%b], "value": 1}]}' % b",".join([deep] * 10_000), embedded("json"))
+        self.assertEqual([place["error_code"] for place in reply.json["offsets"]], [413])
 
     def test_bad_bodies(self) -> None:
         """What is no batch is refused as a whole, with the record's number, and nothing of it is published."""
@@ -124,9 +151,10 @@ class SubModeTests(ConfluentCase):
 
     def test_left_out(self) -> None:
         """A node that only subscribes publishes nothing and makes no topic, and shows topics all the same."""
-        for path in ("/topics/orders", "/topics/orders/partitions/0", "/admin/topics"):
-            with self.assertRaisesRegex(AssertionError, "no route"):
-                self.call("POST", path, {"records": [{"value": 1}]}, embedded("json"))
+        for path in ("/topics/orders", "/topics/orders/partitions/0"):
+            self.told(self.call("POST", path, {"records": [{"value": 1}]}, embedded("json")), 404, 404)
+        with self.assertRaisesRegex(AssertionError, "no route"):
+            self.call("POST", "/admin/topics", {"name": "fresh"}, PLAIN)
         self.assertEqual(self.call("GET", "/topics").json, ["orders"])
 
 
@@ -158,6 +186,14 @@ class AnonymousTests(ConfluentCase):
         """Who shows credentials is who they say."""
         shown = [self.basic(self.other.pubkey, self.other.secret, self.other.subkey)]
         self.assertEqual(self.call("GET", "/topics", headers=shown).json, ["secrets"])
+
+    def test_credentials_in_the_query(self) -> None:
+        """Who shows a credential in the query is no guest: that is refused as ever, and not repeated."""
+        record = {"records": [{"value": 1}]}
+        for method, path, document in (("POST", "/topics/orders", record), ("GET", "/topics", None), ("POST", "/consumers/g", {})):
+            reply = self.told(self.call(method, path, document, embedded("json"), query="subkey=sk_abc", headers=[("host", "psubd")]), 400, 400)
+            self.assertNotIn("sk_abc", reply.json["message"])
+        self.assertEqual(self.stored(), [])
 
     def test_elsewhere(self) -> None:
         """No other route lets anybody in."""

@@ -1,5 +1,7 @@
 """What Confluent's routes show of topics and brokers, and the topics that applications make."""
 
+from twisted.internet.defer import CancelledError
+
 from psubd.endpoints.confluent.settings import ConfluentSettings
 from psubd.model import TopicSpec
 from tests.endpoints.confluent.produce_house import PLAIN, ConfluentCase, embedded
@@ -67,6 +69,27 @@ class ShownTests(ConfluentCase):
         self.assertEqual(self.call("GET", path, query="offset=3").json, [])
         self.assertEqual(self.committed("shop").get(2, 0), 0)
 
+    def test_messages_accepted(self) -> None:
+        """The format that the client likes best; without one binary. What is not given is 406, schemas are 42205, and nothing is read then."""
+        self.publish("1", key=None, partition="2")
+        path = "/topics/orders/partitions/2/messages"
+        binary, json = embedded("binary", 1), embedded("json", 1)
+        for accept, value, kind in (
+            (None, "MQ==", binary),
+            ("*/*", "MQ==", binary),
+            (PLAIN, "MQ==", binary),
+            ("application/json", "MQ==", "application/json"),
+            (embedded("json"), 1, json),
+            (f"{json};q=0, {binary}", "MQ==", binary),
+            (f"{binary};q=0.5, {json}", 1, json),
+            (f"{embedded('avro', 1)}, {json};q=0.1", 1, json),
+        ):
+            reply = self.call("GET", path, query="offset=0", accept=accept)
+            self.assertEqual((reply.status, reply.json[0]["value"], reply.header("content-type")), (200, value, kind), accept)
+            self.assertEqual(sorted(reply.json[0]), ["key", "offset", "partition", "value"])
+        self.told(self.call("GET", path, query="offset=0", accept="text/html"), 406, 406)
+        self.told(self.call("GET", path, query="offset=0", accept=embedded("avro", 1)), 422, 42205)
+
     def test_messages_badly_asked(self) -> None:
         """Exactly one of offset and timestamp; an offset past the end is told; the subkey is needed."""
         path = "/topics/orders/partitions/2/messages"
@@ -101,6 +124,29 @@ class MakingTests(ConfluentCase):
         self.assertEqual(self.call("POST", "/admin/topics", {"topic_name": "mine"}).status, 201)
         self.told(self.call("POST", "/admin/topics", {"topic_name": "another"}), 403, 40301)
         self.assertIsNone(self.gate.topic("another"))
+
+    def test_at_most_at_once(self) -> None:
+        """Requests that come together make no more than one after another; what is refused leaves nothing in the storage."""
+        self.registry.held = True
+        begun = [self.begin("POST", "/admin/topics", [self.all_keys], b'{"topic_name": "mine-%d"}' % number) for number in range(5)]
+        self.registry.held = False
+        self.registry.release()
+        self.lines = ()
+        replies = [self.reply(each) for each in begun]
+        self.assertEqual([reply.status for reply in replies], [201, 403, 403, 403, 403])
+        self.told(replies[1], 403, 40301)
+        self.assertEqual(sorted(self.wait(self.storage.describe([f"mine-{number}" for number in range(5)]))), ["mine-0"])
+
+    def test_client_goes_away(self) -> None:
+        """A client that goes away while its topic is made leaves a whole one: it could not make it again."""
+        self.registry.held = True
+        begun = self.begin("POST", "/admin/topics", [self.all_keys], b'{"topic_name": "mine"}')
+        begun.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        begun.cancel()
+        self.registry.held = False
+        self.registry.release()
+        binding = self.gate.bindings_of("mine")["shop"]
+        self.assertEqual((binding.pub, binding.sub), (True, True))
 
     def test_badly_asked(self) -> None:
         """Names that no topic can have, partitions beyond bounds, no JSON: nothing is made. The secret is needed."""
