@@ -4,12 +4,12 @@ are cut and held. Nobody has what another holds, and in the end nothing is left 
 from psubd.errors import PsubdError
 from psubd.model import Poll, Wish
 from tests.services.circle import SPEC
-from tests.services.test_nodes_histories import Client, History
+from tests.services.test_nodes_histories import Client, World
 
 GROUP = "shop.g1"
 
 
-class InstancesHistory(History):
+class InstancesHistory(World):
     steps = 160
 
     def play(self, seed):
@@ -132,8 +132,5 @@ def history(seed):
     return test
 
 
-for name in [name for name in dir(History) if name.startswith("test_")]:
-    setattr(InstancesHistory, name, None)
 for number in range(8):
     setattr(InstancesHistory, f"test_instances_{number}", history(1000 + number))
-del History

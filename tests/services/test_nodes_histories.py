@@ -28,7 +28,7 @@ class Client:
         self.until = asked + LEASE_MS
 
 
-class History(NodesCase):
+class World(NodesCase):
     ids = ("a", "b", "c")
     slots = 4
     steps = 120
@@ -281,6 +281,10 @@ class History(NodesCase):
         self.pass_time(2000)
         for group in self.groups:
             self.assertEqual(sum(self.committed(group).values()), self.published)
+
+
+class History(World):
+    """One world for each seed."""
 
 
 def history(seed):
