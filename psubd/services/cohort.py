@@ -14,16 +14,15 @@ from psubd.delivery.shares import share
 from psubd.errors import InstanceMissing, NotFound, PsubdError
 from psubd.interfaces import Entry, IGate, IRegistry
 from psubd.model import Binding, Delivery, Grant, InstanceSpec, Poll, Start, TopicPartition
+from psubd.services import bookkeeping, portions
 from psubd.services.bookkeeping import Bookkeeper
 from psubd.services.channels import Channel
-from psubd.services.contests import Contest
 from psubd.services.holdings import Holding, Member, Stand
 from psubd.services.instance_records import dismiss, instances_of, path_of
 from psubd.services.live_topics import LiveTopic
 from psubd.services.polls import nothing
 from psubd.services.readings import Reading
-from psubd.services.tenures import Tenure, under
-from psubd.services.visits import Visits
+from psubd.services.tenures import under
 from psubd.services.wishes import topics_of
 from psubd.services.workshop import Workshop
 
@@ -35,29 +34,13 @@ ACTOR = "psubd"
 log = Logger()
 
 
-class Home(Protocol):
+class Home(bookkeeping.Home, portions.Home, Protocol):
     """The group."""
 
-    name: str
-    application: str
     live: bool
-    topics: dict[str, LiveTopic]
-    troubles: dict[str, PsubdError]
-    contest: Contest
-    tenure: Tenure
-    visits: Visits
 
     def use(self) -> None:
         """It is used."""
-
-    def lend(self) -> None:
-        """An answer goes out."""
-
-    def returned(self) -> None:
-        """It is settled."""
-
-    def topic_dirty(self) -> None:
-        """There is something to commit."""
 
 
 class Cohort:

@@ -1,6 +1,5 @@
 """What is registered, read from a snapshot and written into a plan, as values."""
 
-from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
@@ -9,6 +8,7 @@ import msgspec
 from psubd.errors import InUse, NotFound, VersionMismatch
 from psubd.interfaces import Delete, ISnapshot, Put
 from psubd.model import Application, Binding, Bindings, Group, Token, Topic
+from psubd.services.group_records import named_below
 
 T = TypeVar("T")
 
@@ -67,17 +67,11 @@ class Rolls:
 
     def groups_of(self, application: str) -> list[Group]:
         """The application's own group, if there is one, then the named ones, sorted."""
-        return [group for name in self._names_of("/groups", application) if (group := self.group(name)) is not None]
+        return [group for name in named_below(self._snapshot, "/groups", application) if (group := self.group(name)) is not None]
 
     def with_instances(self, application: str) -> list[str]:
         """The application's groups that consumer instances were made in, sorted; a group of that name need not be there yet."""
-        return [name for name in self._names_of("/instances", application) if self._snapshot.get(f"/instances/{name}") is not None]
-
-    def _names_of(self, root: str, application: str) -> list[str]:
-        """The application's own name, and those there that begin with it and a dot."""
-        names = self._snapshot.children(root)
-        # The names with this beginning lie together; "/" is the character after ".".
-        return [application, *names[bisect_left(names, f"{application}.") : bisect_left(names, f"{application}/")]]
+        return named_below(self._snapshot, "/instances", application)
 
     def tokens(self) -> list[Token]:
         return [self.token(name) for name in self._snapshot.children("/tokens")]

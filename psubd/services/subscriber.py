@@ -73,9 +73,6 @@ INSTANCE_TIMEOUT_MS = 300_000
 WINDOW_BYTES = 256 << 20
 """Payload that all groups together hold read ahead."""
 
-FOLLOWED = (ROOT[1:], INSTANCES[1:])
-"""The registry's paths that groups depend on."""
-
 T = TypeVar("T")
 
 log = Logger()
@@ -371,8 +368,11 @@ class Subscriber:
         """Load the groups of the slot (None: of all) that have consumer instances: they are dismissed here when nobody uses them."""
         for name in self._registry.snapshot().children(INSTANCES):
             if name not in self._live and slot in (None, slot_of(name, self._seats.slots)):
-                with suppress(OwnershipInDoubt):  # another node's, or looked at again with the next sweep
-                    self._group(name)
+                self._load(name)
+
+    def _load(self, name: str) -> None:
+        with suppress(OwnershipInDoubt):  # another node's, or looked at again with the next sweep
+            self._group(name)
 
     async def _resume(self, seat: Seat) -> None:
         """Come to the groups that left leases: what lapsed, and letters that wait for their topic, must not wait until somebody asks. Where that
@@ -391,14 +391,14 @@ class Subscriber:
 
     def _follow(self, change: Change) -> None:
         for path in change.paths:
-            root, _, name = path[1:].partition("/")
-            group = self._live.get(name) if root in FOLLOWED else None
-            if root == FOLLOWED[1] and group is not None:
-                group.review_instances()
-            elif group is not None:
+            root, _, name = path.rpartition("/")
+            group = self._live.get(name)
+            if root == ROOT and group is not None:
                 group.review()
-            elif root == FOLLOWED[1] and self._running:
-                self._muster(slot_of(name, self._seats.slots))
+            elif root == INSTANCES and group is not None:
+                group.review_instances()
+            elif root == INSTANCES and self._running and self._registry.snapshot().get(path) is not None:
+                self._load(name)
 
     # --- who serves what ---
 
