@@ -84,11 +84,10 @@ class Batches:
     async def _judged(self, topic: Topic, raws: Raws) -> list[Record]:
         """All records, ready to be stored. :raises PsubdError: the first one that is refused, with ``record``."""
         judged: list[Record] = []
-        until = self._clock.elapsed_ms() + SLICE_MS
+        slice = TimeSlice(self._clock)
         for number, raw in enumerate(raws):
-            if self._clock.elapsed_ms() >= until:
-                await turn(self._clock)
-                until = self._clock.elapsed_ms() + SLICE_MS
+            if slice.is_over():
+                await slice.give_way()
             judged.append(self._judge(topic, raw, number))
         return judged
 
@@ -111,11 +110,22 @@ def read_head(exchange: IExchange, topic: str) -> Acks:
     return read_acks(lines)
 
 
-def turn(clock: IClock) -> Deferred[None]:
-    """Fires after the reactor served the others."""
-    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = clock.call_later(0, waiting.callback, None)
-    return waiting
+class TimeSlice:
+    """Long work gives way to other requests after `SLICE_MS` each."""
+
+    def __init__(self, clock: IClock) -> None:
+        self._clock = clock
+        self._until = clock.elapsed_ms() + SLICE_MS
+
+    def is_over(self) -> bool:
+        return self._clock.elapsed_ms() >= self._until
+
+    async def give_way(self) -> None:
+        """Comes back after the reactor served the others."""
+        waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self._clock.call_later(0, waiting.callback, None)
+        await waiting
+        self._until = self._clock.elapsed_ms() + SLICE_MS
 
 
 def refuse_single(lines: Lines) -> None:

@@ -7,12 +7,12 @@ from twisted.internet.defer import Deferred
 
 from psubd import fields
 from psubd.endpoints.acks import unhurt
-from psubd.endpoints.confluent import media
+from psubd.endpoints.confluent import bodies, media
 from psubd.endpoints.confluent.callers import Guests
 from psubd.endpoints.confluent.faults import Incomplete
 from psubd.endpoints.confluent.settings import ConfluentSettings
 from psubd.endpoints.tenant import actor
-from psubd.errors import BadBody, Exists, Forbidden
+from psubd.errors import Exists, Forbidden
 from psubd.interfaces import IExchange, IGate, IRegistrar, IStorage
 from psubd.model import Answer, Binding, Grant, TopicSpec
 
@@ -24,6 +24,9 @@ class Form(msgspec.Struct, frozen=True):
     topic_name: str
     partitions_count: Annotated[int, msgspec.Meta(ge=1, le=MOST_PARTITIONS)] | None = None
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+
+read_form = msgspec.json.Decoder(Form).decode
 
 
 class TopicMaking:
@@ -38,7 +41,7 @@ class TopicMaking:
     def make(self, exchange: IExchange) -> Deferred[Answer]:
         grant = self._callers.publisher(exchange)
         media.sent(exchange)
-        answers = media.answer_type(exchange, media.dialect_of(exchange.headers) or 2)
+        answers = media.answer_type(exchange, media.spoken(exchange.headers))
         form = read(exchange.body)
         self._check_room(grant)
         return unhurt(Deferred.fromCoroutine(self._make(grant, form, actor(grant, exchange), answers)))
@@ -63,12 +66,7 @@ class TopicMaking:
 
 def read(body: bytes) -> Form:
     """:raises Incomplete: :raises BadBody:"""
-    try:
-        form = msgspec.json.decode(body, type=Form)
-    except msgspec.ValidationError as refused:
-        raise Incomplete(f'{refused}; send {{"topic_name": ..., "partitions_count": 1, "replication_factor": 1}}') from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadBody(fields.not_json(body, broken)) from None
+    form = bodies.shaped(read_form, body, '{"topic_name": ..., "partitions_count": 1, "replication_factor": 1}')
     if not fields.topic_id(form.topic_name):
         raise Incomplete("topic_name: letters, digits, . _ - only, at most 200, not beginning with __")
     return form

@@ -1,5 +1,6 @@
 """What the bodies and queries of instances say. Confluent's clients write numbers as strings, and members that nobody knows: those are ignored."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -79,6 +80,16 @@ def body_of(body: bytes, shape: type[T]) -> T:
     if not body.strip():
         raise Incomplete("the body is empty; send a JSON object")
     return fields.json_body(body, shape)
+
+
+def shaped(read: Callable[[bytes], T], body: bytes, example: str) -> T:
+    """The body, read. :param example: of what to send. :raises Incomplete: it is JSON of another shape. :raises BadBody: it is no JSON."""
+    try:
+        return read(body)
+    except msgspec.ValidationError as refused:
+        raise Incomplete(f"{refused}; send {example}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise BadBody(fields.not_json(body, broken)) from None
 
 
 def number(said: Number, name: str, low: int, high: int, error: type[PsubdError]) -> int:

@@ -36,11 +36,6 @@ def called(admit: Admit, exchange: IExchange, group: str, instance: str) -> Call
     return Caller(grant, read_group(group, grant.application.id), instance)
 
 
-def dialect_of(exchange: IExchange) -> media.Dialect:
-    """The version that the request speaks; the second where it does not say."""
-    return media.dialect_of(exchange.headers) or 2
-
-
 def told(exchange: IExchange, value: object, dialect: media.Dialect = 2) -> Answer:
     """``value`` as JSON."""
     return Answer(200, encode(value), [media.line(media.answer_type(exchange, dialect))])
@@ -62,7 +57,7 @@ class Instances:
         """Make one. Fails with InstanceExists, TooManyGroups."""
         caller = called(self._admit, exchange, group, "")
         kind = media.sent(exchange)
-        dialect = (kind.dialect if kind is not None else None) or dialect_of(exchange)
+        dialect = (kind.dialect if kind is not None else None) or media.spoken(exchange.headers)
         id, spec = bodies.instance_of(exchange.body, dialect, self._timeout_ms)
         return Deferred.fromCoroutine(self._create(exchange, caller, group, id or f"rest-consumer-{uuid4()}", spec))
 

@@ -80,6 +80,11 @@ def dialect_of(lines: Lines) -> Dialect | None:
     return None
 
 
+def spoken(lines: Lines) -> Dialect:
+    """The version that the request speaks; the second where it says none."""
+    return dialect_of(lines) or 2
+
+
 def kinds(lines: Lines, name: bytes) -> list[Kind]:
     """The types that a header names, as far as they are known, in their order."""
     said = b",".join(value for found, value in lines if found == name).decode("latin-1").lower()

@@ -8,13 +8,13 @@ from twisted.internet.defer import Deferred
 
 from psubd import fields
 from psubd.endpoints.answers import encode
-from psubd.endpoints.batch import MAX_RECORDS, SLICE_MS, turn
+from psubd.endpoints.batch import MAX_RECORDS, TimeSlice
 from psubd.endpoints.confluent import bodies, embedded, media
 from psubd.endpoints.confluent.callers import Guests
 from psubd.endpoints.confluent.faults import Incomplete
 from psubd.endpoints.confluent.refusals import number_of
-from psubd.endpoints.confluent.topics import partition_of
-from psubd.errors import BadBody, BadRecord, PartitionMissing, PsubdError, TooLarge, TopicMissing
+from psubd.endpoints.confluent.topics import no_partition, partition_of
+from psubd.errors import BadRecord, PsubdError, TooLarge, TopicMissing
 from psubd.interfaces import IClock, IExchange, IGate, IPublisher, IStorage
 from psubd.model import Answer, Grant, Position, Record, StoredTopic, Topic
 
@@ -63,7 +63,7 @@ class Producing:
         registered = self._gate.may_publish(grant, topic, 0, 0)
         number = None if partition is None else partition_of(topic, partition)
         format = media.produced(exchange)
-        answers = media.answer_type(exchange, media.dialect_of(exchange.headers) or 2)
+        answers = media.answer_type(exchange, media.spoken(exchange.headers))
         return Deferred.fromCoroutine(self._publish(grant, registered, number, format, exchange.body, answers))
 
     async def _publish(self, grant: Grant, topic: Topic, partition: int | None, format: embedded.Format, body: bytes, answers: str) -> Answer:
@@ -72,8 +72,7 @@ class Producing:
         if waiting is not None:
             await waiting
         known: StoredTopic | None = self._storage.known(topic.id)
-        if partition is not None and known is not None and partition >= known.partitions:
-            raise PartitionMissing(f"topic {topic.id} has no partition {partition}; it has {known.partitions}")
+        check_there(topic, partition, known)
         judged = await self._judge(topic, found, known)
         fit = [record for record in judged if isinstance(record, Record)]
         self._gate.may_publish(grant, topic.id, len(fit), sum(record.size for record in fit))
@@ -85,25 +84,22 @@ class Producing:
     async def _read(self, topic: str, found: Sequence[msgspec.Raw], format: embedded.Format, partition: int | None) -> list[Record]:
         """:raises PsubdError: the first that is no record."""
         records: list[Record] = []
-        until = self._clock.elapsed_ms() + SLICE_MS
+        slice = TimeSlice(self._clock)
         for number, raw in enumerate(found):
-            if self._clock.elapsed_ms() >= until:
-                await turn(self._clock)
-                until = self._clock.elapsed_ms() + SLICE_MS
+            if slice.is_over():
+                await slice.give_way()
             records.append(read_record(topic, raw, format, number, partition, self._max_message_bytes))
         return records
 
     async def _judge(self, topic: Topic, found: Sequence[Record], known: StoredTopic | None) -> list[Record | PsubdError]:
         """Each by itself: ready to be stored, or why it is not. :raises TopicMissing: which is so for all of them."""
         judged: list[Record | PsubdError] = []
-        until = self._clock.elapsed_ms() + SLICE_MS
+        slice = TimeSlice(self._clock)
         for record in found:
-            if self._clock.elapsed_ms() >= until:
-                await turn(self._clock)
-                until = self._clock.elapsed_ms() + SLICE_MS
+            if slice.is_over():
+                await slice.give_way()
             try:
-                if known is not None and record.partition is not None and record.partition >= known.partitions:
-                    raise PartitionMissing(f"topic {topic.id} has no partition {record.partition}; it has {known.partitions}")
+                check_there(topic, record.partition, known)
                 judged.append(self._publisher.judge(topic, record))
             except TopicMissing:
                 raise
@@ -112,14 +108,15 @@ class Producing:
         return judged
 
 
+def check_there(topic: Topic, partition: int | None, known: StoredTopic | None) -> None:
+    """:raises PartitionMissing: it is known that there is no such partition."""
+    if partition is not None and known is not None and partition >= known.partitions:
+        raise no_partition(topic.id, partition, known.partitions)
+
+
 def raws(body: bytes) -> list[msgspec.Raw]:
     """The records' JSON texts. :raises BadBody: :raises Incomplete: there are none. :raises TooLarge: too many."""
-    try:
-        found = read_body(body).records
-    except msgspec.ValidationError as refused:
-        raise Incomplete(f'{refused}; send {{"records": [{{"value": ...}}, ...]}}') from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadBody(fields.not_json(body, broken)) from None
+    found = bodies.shaped(read_body, body, '{"records": [{"value": ...}, ...]}').records
     if not found:
         raise Incomplete("records: there are none; send at least one")
     if len(found) > MAX_RECORDS:

@@ -52,7 +52,7 @@ def number_of(error: PsubdError) -> int:
 
 def refuse(error: PsubdError, lines: Lines) -> Answer:
     """The answer that tells ``error``; in the first version's media type where the request speaks it. :param lines: the request's field lines."""
-    headers = [media.line(media.plain(media.dialect_of(lines) or 2))]
+    headers = [media.line(media.plain(media.spoken(lines)))]
     headers += [(name.encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()]
     if isinstance(error, UnsupportedMediaType):
         headers.append((b"accept-encoding", b"gzip, identity"))  # RFC 9110, section 15.5.16

@@ -100,7 +100,7 @@ class Shown:
 
 def told(exchange: IExchange, value: Any) -> Answer:
     """JSON in the version that the request speaks."""
-    return Answer(body=encode(value), headers=[media.line(media.answer_type(exchange, media.dialect_of(exchange.headers) or 2))])
+    return Answer(body=encode(value), headers=[media.line(media.answer_type(exchange, media.spoken(exchange.headers)))])
 
 
 def check_bound(grant: Grant, topic: str) -> None:
@@ -119,8 +119,12 @@ def partition_of(topic: str, text: str) -> int:
 def of_partition(topic: str, found: Mapping[int, Any], partition: int) -> Any:
     """What is told of the partition. :raises PartitionMissing:"""
     if partition not in found:
-        raise PartitionMissing(f"topic {topic} has no partition {partition}; it has {len(found)}")
+        raise no_partition(topic, partition, len(found))
     return found[partition]
+
+
+def no_partition(topic: str, partition: int, count: int) -> PartitionMissing:
+    return PartitionMissing(f"topic {topic} has no partition {partition}; it has {count}")
 
 
 def members(partition: int, layout: PartitionLayout) -> Mapping[str, Any]:
