@@ -110,9 +110,15 @@ class Daemon:
 
     def spawn(self) -> None:
         """Start the process and wait for nothing."""
+
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever was started in a shell's background ignores it, and so would its children
+            if self._prepare is not None:
+                self._prepare()
+
         with open(self.log_path, "ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, preexec_fn=self._prepare, start_new_session=True
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, preexec_fn=prepare, start_new_session=True
             )
 
     def start(self) -> Self:

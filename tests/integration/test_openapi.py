@@ -42,17 +42,24 @@ parameters = { "path.id" = "orders" }
 """
 """Parts of paths that lead to what is there, so that more than 404 is seen."""
 
-SETTINGS = """
+GENERAL = """
 seed = 1
 continue-on-failure = true
-headers = { Authorization = "Bearer ${PSUBD_TOKEN}" }
+headers = { Authorization = "%s" }
 [generation]
 max-examples = 20
 with-security-parameters = false
+"""
+"""With the credential to show."""
+
+SETTINGS = (
+    GENERAL % "Bearer ${PSUBD_TOKEN}"
+    + """
 [[operations]]
 include-operation-id = "events"
 headers = { Accept = "application/json" }
 """
+)
 """The events are asked for as a list: a stream does not end."""
 
 RUN_S = 240
@@ -99,14 +106,7 @@ class SchemathesisTests(SynchronousTestCase):
         self.examine(SETTINGS, "--exclude-operation-id", "deleteToken")
 
 
-DIALECT = """
-seed = 1
-continue-on-failure = true
-headers = { Authorization = "Basic ${PSUBD_BASIC}" }
-[generation]
-max-examples = 20
-with-security-parameters = false
-"""
+DIALECT = GENERAL % "Basic ${PSUBD_BASIC}"
 
 INSTANCES = """
 [parameters]

@@ -3,7 +3,7 @@
 import msgspec
 
 from psubd.model import Aim, InstanceSpec, Mark, Poll, TopicPartition, Wish
-from tests.services.house import places
+from tests.services.house import offsets, places
 
 SPEC = InstanceSpec(2, reset="earliest", auto_commit=False)
 
@@ -43,6 +43,12 @@ class Circle:
     def read(self, id="c1", timeout=0, batch=10_000, group=None, topics=None, **settings):
         group = group or self.group
         return self.consumers.read(self.grant(), group, id, Poll(group, topics, batch, timeout_ms=timeout, **settings))
+
+    def gives(self, reading, *expected):
+        """The read ends with the messages of these offsets, and they are wholly written."""
+        delivery = self.wait(reading)
+        self.assertEqual(offsets(delivery.messages), list(expected))
+        delivery.settle(len(expected))
 
     def fetch(self, id="c1", **settings):
         """Read without waiting, wholly written; what it was, as (topic, partition, offset)."""

@@ -2,14 +2,12 @@
 
 from uuid import uuid4
 
-from twisted.python.failure import Failure
-
-from psubd.model import Record
 from psubd.testing.consumers_contract import ClockedConsumersContract, ConsumersContract, SharingContract
 from tests.services.house import SubscriberTestCase
+from tests.testing.consumers_host import ClockedHost
 
 
-class SubscriberConsumersTests(ConsumersContract, ClockedConsumersContract, SharingContract, SubscriberTestCase):
+class SubscriberConsumersTests(ClockedHost, ConsumersContract, ClockedConsumersContract, SharingContract, SubscriberTestCase):
     """One node that is alone."""
 
     application = "shop"
@@ -37,24 +35,6 @@ class SubscriberConsumersTests(ConsumersContract, ClockedConsumersContract, Shar
         self.wait(self.registrar.alter_topic(topic, {"partitions": partitions}, "test", None))
         self.clock.advance(10_000)
 
-    def put(self, topic, *values, partition=0, timestamp=None):
-        records = [Record(topic, value, None, (), partition, timestamp or self.clock.epoch_ms()) for value in values]
-        return [position.offset for position in self.wait(self.storage.publish(records, "all"))]
-
-    def wait(self, deferred):
-        """In a turn or two: a commit goes out with the reactor's next."""
-        self.pending(deferred)
-        found = []
-        deferred.addBoth(found.append)
-        self.assertTrue(found, "it has not fired")
-        if isinstance(found[0], Failure):
-            found[0].raiseException()
-        return found[0]
-
     def pending(self, deferred):
         self.clock.advance(1)
         return not deferred.called
-
-    def pass_ms(self, ms):
-        for _ in range(100):
-            self.clock.advance(ms / 100)

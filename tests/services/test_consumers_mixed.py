@@ -58,14 +58,10 @@ class MixedTests(Circle, SubscriberTestCase):
         self.subscribed()
         reading = self.read(timeout=60_000)
         self.nack(held[0])
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [0])
-        delivery.settle(1)
+        self.gives(reading, 0)
         reading = self.read(timeout=60_000)
         self.ack(held[1])
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [2])
-        delivery.settle(1)
+        self.gives(reading, 2)
 
     def test_lapses(self):
         """A lease that lapses gives its message to the instance."""
@@ -75,9 +71,7 @@ class MixedTests(Circle, SubscriberTestCase):
         reading = self.read(timeout=60_000)
         self.assertNoResult(reading)
         self.clock.advance(5_001)
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [0, 1])
-        delivery.settle(2)
+        self.gives(reading, 0, 1)
 
     def test_delayed(self):
         """A message that waits after a nack is waited for."""
@@ -88,9 +82,7 @@ class MixedTests(Circle, SubscriberTestCase):
         reading = self.read(timeout=60_000)
         self.assertNoResult(reading)
         self.clock.advance(5_001)
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [0, 1])
-        delivery.settle(2)
+        self.gives(reading, 0, 1)
 
     def test_written_before(self):
         """An answer in auto mode that is being written at that moment is waited for, whichever way it ends."""
@@ -129,9 +121,7 @@ class MixedTests(Circle, SubscriberTestCase):
         self.storage.failing.clear()
         for _ in range(10):
             self.clock.advance(1_000)
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [1])
-        delivery.settle(1)
+        self.gives(reading, 1)
 
     def test_done_past_a_hole(self):
         """What is done past a hole is skipped, by the next process too."""
@@ -223,9 +213,7 @@ class MixedTests(Circle, SubscriberTestCase):
         self.fetch()
         reading = self.read(timeout=60_000)
         self.wait(self.subscriber.reset("shop.g", "orders", [0], {0: 3}, False, "test"))
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [3])
-        delivery.settle(1)
+        self.gives(reading, 3)
 
     def test_rebound(self):
         """Another delivery setting of the binding changes nothing for it."""

@@ -105,19 +105,7 @@ class InstancesHistory(World):
     def finish(self):
         self.pass_time(12_000, 500)
         self.gather()
-        for client in list(self.answers):
-            self.end(client)
-        for wire in self.wires.open:
-            self.free(wire)
-        for _ in range(3):
-            self.hear_again()
-            self.pass_time(4_000, 500)
-        if all(node.ownership._drains for node in self.up):
-            self.join_one()
-        self.pass_time(40_000, 500)
-        self.gather()
-        for client in list(self.answers):
-            self.end(client)
+        self.calm_down()
         for id in [*self.instances, *(f"c{number}" for number in range(next(self.ids)))]:
             self.ask_on(self.up[0].board.dismiss(self.up[0].grant(), GROUP, id))
         self.pass_time(10_000, 500)

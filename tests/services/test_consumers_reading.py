@@ -66,9 +66,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         second = self.read(timeout=1_000)
         self.assertNoResult(second)
         first.settle(2)
-        delivery = self.wait(second)
-        self.assertEqual(offsets(delivery.messages), [2])
-        delivery.settle(1)
+        self.gives(second, 2)
 
     def test_one_at_a_time_broken(self):
         """Where the first was not wholly written, the second gets what it held."""
@@ -77,9 +75,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         first = self.wait(self.read(batch=2))
         second = self.read(timeout=1_000)
         first.settle(1)
-        delivery = self.wait(second)
-        self.assertEqual(offsets(delivery.messages), [0, 1, 2])
-        delivery.settle(3)
+        self.gives(second, 0, 1, 2)
 
     def test_turn_timeout(self):
         """A read waits for its turn no longer than it would for a message."""
@@ -104,9 +100,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         left.cancel()
         self.failureResultOf(left)
         first.settle(1)
-        delivery = self.wait(last)
-        self.assertEqual(offsets(delivery.messages), [1])
-        delivery.settle(1)
+        self.gives(last, 1)
 
     def test_waits(self):
         """A read answers as soon as there is a message, on any of its partitions."""
@@ -141,9 +135,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         self.publish(size=10)
         reading = self.read(timeout=1_000, min_bytes=30)
         self.clock.advance(1_001)
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [2])
-        delivery.settle(1)
+        self.gives(reading, 2)
 
     def test_min_bytes_memory(self):
         """What it gathers meanwhile counts as read ahead: where memory for that runs out it gives what it has."""
@@ -328,9 +320,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         self.storage.beneath._shelves["orders"].logs[0].truncate(3)
         reading = self.read(timeout=5_000)
         self.clock.advance(1_500)
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [2])
-        delivery.settle(1)
+        self.gives(reading, 2)
         self.publish(count=1)
         self.assertEqual(self.fetched(), [3])
 
@@ -388,9 +378,7 @@ class ReadingTests(Circle, SubscriberTestCase):
         self.fetch()
         reading = self.read(timeout=5_000)
         self.wait(self.seek(1))
-        delivery = self.wait(reading)
-        self.assertEqual(offsets(delivery.messages), [1])
-        delivery.settle(1)
+        self.gives(reading, 1)
 
     def test_seek_while_written(self):
         """A seek while an answer is being written counts after it."""

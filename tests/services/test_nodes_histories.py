@@ -253,10 +253,14 @@ class World(NodesCase):
         self.assertNotIn(place, out, f"{place}: {out.get(place)}; {what}; now {self.clock.elapsed_ms()}")
         out[place] = what
 
-    def finish(self):
-        """All calms down; then each group gets all that it has not done."""
+    def end_all(self):
+        """Every answer that is being written ends."""
         for client in list(self.answers):
             self.end(client)
+
+    def calm_down(self):
+        """Nothing more befalls anybody, and all that goes on comes to its end."""
+        self.end_all()
         for wire in self.wires.open:
             self.free(wire)
         for _ in range(3):
@@ -266,8 +270,11 @@ class World(NodesCase):
             self.join_one()
         self.pass_time(40_000, 500)
         self.gather()
-        for client in list(self.answers):
-            self.end(client)
+        self.end_all()
+
+    def finish(self):
+        """All calms down; then each group gets all that it has not done."""
+        self.calm_down()
         self.held.clear()
         self.pass_time(20_000, 500)
         for group in self.groups:

@@ -3,20 +3,20 @@
 from collections import Counter
 from uuid import uuid4
 
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from psubd.access.gate import Gate
-from psubd.model import Binding, Credentials, Record, TopicSpec
+from psubd.model import Binding, Credentials, TopicSpec
 from psubd.services.registrar import Registrar
 from psubd.storage.memory import MemoryStorage
 from psubd.testing.clock import FakeClock
 from psubd.testing.consumers import MemoryConsumers
 from psubd.testing.consumers_contract import ClockedConsumersContract, ConsumersContract, SharingContract
 from psubd.testing.registry import MemoryRegistry
+from tests.testing.consumers_host import ClockedHost
 
 
-class MemoryConsumersTests(ConsumersContract, ClockedConsumersContract, SynchronousTestCase):
+class MemoryConsumersTests(ClockedHost, ConsumersContract, ClockedConsumersContract, SynchronousTestCase):
     application = "shop"
 
     def setUp(self):
@@ -50,27 +50,10 @@ class MemoryConsumersTests(ConsumersContract, ClockedConsumersContract, Synchron
     def grow(self, topic, partitions):
         self.wait(self.registrar.alter_topic(topic, {"partitions": partitions}, "test", None))
 
-    def put(self, topic, *values, partition=0, timestamp=None):
-        records = [Record(topic, value, None, (), partition, timestamp or self.clock.epoch_ms()) for value in values]
-        return [position.offset for position in self.wait(self.storage.publish(records, "all"))]
-
-    def wait(self, deferred):
-        self.pending(deferred)
-        found = []
-        deferred.addBoth(found.append)
-        self.assertTrue(found, "it has not fired")
-        if isinstance(found[0], Failure):
-            found[0].raiseException()
-        return found[0]
-
     def pending(self, deferred):
         for _ in range(3):
             self.clock.advance(1)
         return not deferred.called
-
-    def pass_ms(self, ms):
-        for _ in range(100):
-            self.clock.advance(ms / 100)
 
 
 class SuiteTests(SynchronousTestCase):

@@ -123,15 +123,21 @@ class ReadingContract(ConfluentSteps):
         self.assertEqual(instance.commit().status, 200)
         self.assertEqual(self.stands(instance, stand.topic), 1)
 
-    def test_an_answer_that_breaks(self) -> None:
-        """Half of it was written: all of its records come again, and a commit without a body covers none of them."""
-        stand = self.stand()
+    def half_written(self, stand: Stand) -> tuple[Instance, Any]:
+        """24 records of 1 MiB, which begin with their number, and an instance whose answer with the first of them is too large to be written while
+        its client takes no more of it."""
         for number in range(24):
             self.send(stand, b"%02d" % number + b"x" * (MEBIBYTE - 100))
         instance = self.make(stand, format="text", consumer_request_timeout_ms="30000")
         self.done(instance.subscribe(stand.topic))
         line = self.asking(stand, instance, 4096)
         self.assertEqual(line.recv(12), b"HTTP/1.1 200")
+        return instance, line
+
+    def test_an_answer_that_breaks(self) -> None:
+        """Half of it was written: all of its records come again, and a commit without a body covers none of them."""
+        stand = self.stand()
+        instance, line = self.half_written(stand)
         broken(line)
         self.assertEqual(instance.commit().status, 200)
         self.assertEqual(self.stands(instance, stand.topic), 0)
@@ -155,12 +161,7 @@ class ReadingContract(ConfluentSteps):
     def test_a_second_read_waits_for_the_first(self) -> None:
         """While the first answer is being written to its client, the second waits, and is empty when its time is over."""
         stand = self.stand()
-        for number in range(24):
-            self.send(stand, b"%02d" % number + b"x" * (MEBIBYTE - 100))
-        instance = self.make(stand, format="text", consumer_request_timeout_ms="30000")
-        self.done(instance.subscribe(stand.topic))
-        line = self.asking(stand, instance, 4096)
-        self.assertEqual(line.recv(12), b"HTTP/1.1 200")
+        instance, line = self.half_written(stand)
         self.assertEqual(self.got(instance, "timeout=300"), [])
         broken(line)
         self.assertEqual(self.got(instance, "timeout=10000")[0][:2], "00")
